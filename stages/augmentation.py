@@ -1,0 +1,81 @@
+"""Augmentation of training images: whole batches at once, uint8 in, uint8 out, NumPy alone."""
+
+import numpy as np
+
+from stages.params import Augmentation
+
+
+def augmented(rng: np.random.Generator, images: np.ndarray, chosen: Augmentation) -> np.ndarray:
+    """Return the images with every chosen change drawn anew for each.
+
+    Args:
+        rng: where the draws come from.
+        images: uint8 (..., height, width, channels).
+        chosen: which changes, and how strong.
+    """
+    batch = images.reshape(-1, *images.shape[-3:])
+    if chosen.flip:
+        batch = flipped(rng, batch)
+    if chosen.rotation or chosen.scale:
+        batch = turned(rng, batch, degrees=chosen.rotation, scale=chosen.scale)
+    if chosen.shift:
+        batch = shifted(rng, batch, pixels=chosen.shift)
+    return batch.reshape(images.shape)
+
+
+def flipped(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
+    """Mirror each image left to right with probability one half."""
+    mirrored = rng.random(len(images)) < 0.5
+    return np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+
+
+def shifted(rng: np.random.Generator, images: np.ndarray, *, pixels: int) -> np.ndarray:
+    """Move each image by up to `pixels` in each direction; the border's pixels fill the gap."""
+    count, height, width, _ = images.shape
+    margin = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
+    padded = np.pad(images, margin, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+    top, left = rng.integers(0, 2 * pixels + 1, (2, count))
+    return np.moveaxis(windows[np.arange(count), top, left], 1, -1)
+
+
+def turned(
+    rng: np.random.Generator, images: np.ndarray, *, degrees: float, scale: float
+) -> np.ndarray:
+    """Turn and scale each image about its centre, with bilinear interpolation.
+
+    Args:
+        rng: where the draws come from.
+        images: uint8 (n, height, width, channels).
+        degrees: the largest angle, to either side.
+        scale: the largest relative change of size, each axis by itself; 0.2 is 0.8 to 1.2.
+    """
+    count, height, width, _ = images.shape
+    angle = np.deg2rad(rng.uniform(-degrees, degrees, (count, 1, 1)))
+    zoom_y, zoom_x = rng.uniform(1 - scale, 1 + scale, (2, count, 1, 1))
+    y = np.arange(height)[:, None] - (height - 1) / 2
+    x = np.arange(width)[None, :] - (width - 1) / 2
+    source_y = (np.cos(angle) * y - np.sin(angle) * x) * zoom_y + (height - 1) / 2
+    source_x = (np.sin(angle) * y + np.cos(angle) * x) * zoom_x + (width - 1) / 2
+    source_y, source_x = source_y.clip(0, height - 1), source_x.clip(0, width - 1)
+    top, left = source_y.astype(np.intp), source_x.astype(np.intp)
+    down, right = (source_y - top)[..., None], (source_x - left)[..., None]
+    bottom, far = np.minimum(top + 1, height - 1), np.minimum(left + 1, width - 1)
+    each = np.arange(count)[:, None, None]
+    upper = images[each, top, left] * (1 - right) + images[each, top, far] * right
+    lower = images[each, bottom, left] * (1 - right) + images[each, bottom, far] * right
+    return np.rint(upper * (1 - down) + lower * down).astype(np.uint8)
+
+
+def with_rotated_classes(images: np.ndarray) -> np.ndarray:
+    """Add every class turned by 90, 180 and 270 degrees as classes of their own.
+
+    The usual enlargement of Omniglot's background set (Santoro et al. 2016, section 4.1).
+
+    Args:
+        images: uint8 (classes, examples, side, side, channels).
+
+    Returns:
+        uint8 (4 * classes, examples, side, side, channels).
+    """
+    return np.concatenate([np.rot90(images, turns, axes=(2, 3)) for turns in range(4)])

@@ -1,0 +1,59 @@
+"""Keras on whichever backend runs it: imported here, quietly, and made deterministic.
+
+TensorFlow is the default; `KERAS_BACKEND=jax` or `torch` runs the same code on another one.
+"""
+
+import contextlib
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Hold back what is written to standard error, and show it only when the block fails.
+
+    TensorFlow greets on every start, below the level at which its own setting takes hold.
+    """
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(shown, held.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors that matter come as exceptions
+with _quietly():
+    import keras
+
+
+def make_deterministic(seed: int) -> None:
+    """Seed Python, NumPy and the backend, and ask the backend for the same bytes every time."""
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        tensorflow.config.experimental.enable_op_determinism()
+
+
+def description() -> dict[str, object]:
+    """Return what a run's speed and last bits depend on: device, cores, versions."""
+    backend = keras.backend.backend()
+    return {
+        "device": ", ".join(keras.distribution.list_devices()),
+        "cores": os.cpu_count(),
+        "backend": backend,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("keras", backend, "numpy")},
+        },
+    }

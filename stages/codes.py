@@ -1,0 +1,101 @@
+"""The representations of one experiment's unseen images, as `oneshot` and `retrieval` score them.
+
+Codes of every layer, of the trained and of the untrained network, and raw pixels: each in the
+Euclidean space of each distance.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from stages import files, params
+from stages.command import UserError
+from stages.measures.distances import DISTANCES
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """One representation of the unseen images in which nearer means more alike.
+
+    Attributes:
+        keys: where its figures stand in a metrics file, such as ("untrained", "L6", "l2").
+        codes: float32 (images, dim), class-sorted; compared by Euclidean distance, or by `head`.
+        head: (w, b) of a learned distance, or None.
+    """
+
+    keys: tuple[str, ...]
+    codes: np.ndarray
+    head: tuple[np.ndarray, float] | None = None
+
+
+def labels_of(dataset: str) -> np.ndarray:
+    """Return int (images,): the class of each unseen image."""
+    classes, examples = files.read_splits(dataset)["unseen"].shape[:2]
+    return np.repeat(np.arange(classes), examples)
+
+
+def spaces(experiment: params.Experiment, name: str, distances: list[str]) -> Iterator[Space]:
+    """Yield every space of an experiment: of its layers, of pixels, of its layers untrained.
+
+    Args:
+        experiment: its section of params.yaml.
+        name: its name.
+        distances: names from `DISTANCES`, and `learned`, which trained codes alone have.
+
+    Raises:
+        UserError: for files that are missing or damaged, and for `learned` without a head.
+    """
+    folder = Path("data/codes", experiment.dataset, name)
+    plain = [distance for distance in distances if distance in DISTANCES]
+    for layer in experiment.codes.layers:
+        codes, mean = _read(folder / "trained", layer)
+        for distance in plain:
+            yield Space((layer, distance), DISTANCES[distance](codes, mean))
+        if "learned" in distances:
+            yield Space((layer, "learned"), codes, _head(folder, name))
+    pixels, mean = _pixels(experiment.dataset)
+    for distance in plain:
+        yield Space(("pixels", distance), DISTANCES[distance](pixels, mean))
+    for layer in experiment.codes.layers:
+        codes, mean = _read(folder / "untrained", layer)
+        for distance in plain:
+            yield Space(("untrained", layer, distance), DISTANCES[distance](codes, mean))
+
+
+def _read(folder: Path, layer: str) -> tuple[np.ndarray, np.ndarray]:
+    codes = files.read_array(folder / f"{layer}.npy", dtype="float32", dimensions=2)
+    mean = files.read_array(folder / f"{layer}.mean.npy", dtype="float32", dimensions=1)
+    return codes, mean
+
+
+def _head(folder: Path, name: str) -> tuple[np.ndarray, float]:
+    if not (folder / "head.npy").exists():
+        raise UserError(
+            f"params.yaml: experiments.{name}.oneshot.distances: this objective has no learned "
+            "distance; take 'learned' out"
+        )
+    head = files.read_array(folder / "head.npy", dtype="float32", dimensions=1)
+    return head[:-1], float(head[-1])
+
+
+def _pixels(dataset: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the unseen images as codes from 0 to 1, and the mean seen training image."""
+    arrays = files.read_splits(dataset)
+    unseen, seen = arrays["unseen"], arrays["seen_train"]
+    images = seen.shape[0] * seen.shape[1]
+    mean = seen.sum(axis=(0, 1), dtype=np.int64).ravel() / (255 * images)
+    codes = unseen.reshape(unseen.shape[0] * unseen.shape[1], -1) / np.float32(255)
+    return codes, mean.astype(np.float32)
+
+
+def nested(figures: dict[tuple[str, ...], dict]) -> dict:
+    """Return figures by their keys as nested dictionaries, in the order given."""
+    root: dict = {}
+    for keys, value in figures.items():
+        place = root
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = value
+    return root

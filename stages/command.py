@@ -1,0 +1,47 @@
+"""How a stage is started from the command line, and how it says what is wrong.
+
+A stage is run as ``python -m stages.<name> <what>``. What a person can mend (a param, an
+archive, a full disk) ends as one line on standard error and exit code 1, without a traceback.
+A traceback is left for what only a programmer can mend.
+"""
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Something a person can mend: the message says what, where, what was expected, what to do."""
+
+
+def run(stage: Callable[..., None]) -> None:
+    """Call `stage` with the words of the command line and turn its failures into one line.
+
+    Args:
+        stage: the `main` of a stage; the names of its parameters are the usage line.
+
+    Raises:
+        SystemExit: with code 1 and one line for a `UserError`, an `OSError` (full disk, missing
+            or unreadable file) or exhausted memory, 2 for a wrong number of words, 130 when
+            interrupted.
+    """
+    module = sys.modules[stage.__module__].__spec__.name
+    expected = stage.__code__.co_varnames[: stage.__code__.co_argcount]
+    words = sys.argv[1:]
+    if len(words) != len(expected):
+        print(f"usage: python -m {module}", *(f"<{word}>" for word in expected), file=sys.stderr)
+        raise SystemExit(2)
+    try:
+        stage(*words)
+    except UserError as error:
+        failure = str(error)
+    except OSError as error:
+        failure = f"{error.filename or 'input or output'}: {error.strerror or error}"
+    except MemoryError as error:
+        failure = f"out of memory: {error}"
+    except KeyboardInterrupt:
+        print(f"{module}: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    else:
+        return
+    print(f"{module} {' '.join(words)}: {' '.join(failure.split())}", file=sys.stderr)
+    raise SystemExit(1)

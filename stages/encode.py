@@ -1,0 +1,135 @@
+"""Stage `encode`: the codes of a trained network, and what it says of seen classes.
+
+data/models/<dataset>/<experiment>.weights.h5, data/arrays/<dataset>
+->  data/codes/<dataset>/<experiment>: under trained/ and untrained/ for each layer <layer>.npy, the
+codes of the unseen images, float32 (images, dim), and <layer>.mean.npy, float32 (dim,), the mean
+code of the seen training images; head.npy, float32 (dim + 1,), w and b of a learned distance
+->  metrics/<dataset>/<experiment>/network.json
+"""
+
+import collections
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tqdm
+
+from stages import backend, files, params
+from stages.assembly import assemble
+from stages.backend import keras
+from stages.command import UserError, run
+
+
+def predicted(
+    extractor: keras.Model, images: np.ndarray, batch: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the outputs for class-sorted images, a batch at a time.
+
+    Args:
+        extractor: Keras model from images to a dict of outputs.
+        images: uint8 (classes, examples, height, width, channels).
+        batch: images at a time.
+
+    Yields:
+        float32 (batch, dim) by the name of the output; feature maps are flattened.
+    """
+    flat = images.reshape(-1, *images.shape[2:])
+    for start in tqdm.trange(0, len(flat), batch, unit="batch", disable=None, leave=False):
+        outputs = extractor.predict_on_batch(flat[start : start + batch])
+        yield {name: np.float32(each).reshape(len(each), -1) for name, each in outputs.items()}
+
+
+def write_codes(folder: Path, extractor: keras.Model, unseen: np.ndarray, batch: int) -> None:
+    """Write <layer>.npy for each output of `extractor`: codes of the unseen images.
+
+    They go to disk as they are made: memory holds one batch of each layer, never a whole one.
+    """
+    images = unseen.shape[0] * unseen.shape[1]
+    with contextlib.ExitStack() as stack:
+        write = {}
+        for outputs in predicted(extractor, unseen, batch):
+            for name, codes in outputs.items():
+                if name not in write:
+                    file = files.writing_array(
+                        folder / f"{name}.npy", (images, codes.shape[1]), "<f4"
+                    )
+                    write[name] = stack.enter_context(file)
+                write[name](codes)
+
+
+def write_means(folder: Path, extractor: keras.Model, seen: np.ndarray, batch: int) -> None:
+    """Write <layer>.mean.npy for each output of `extractor`: the mean code of `seen`."""
+    sums: collections.Counter = collections.Counter()
+    for outputs in predicted(extractor, seen, batch):
+        for name, codes in outputs.items():
+            sums[name] += codes.sum(axis=0, dtype=np.float64)
+    for name, total in sums.items():
+        mean = total / (seen.shape[0] * seen.shape[1])
+        files.write_array(folder / f"{name}.mean.npy", mean.astype(np.float32))
+
+
+def main(name: str) -> None:
+    """Write the codes of one experiment, trained and untrained, and its network.json."""
+    settings = params.load()
+    experiment = settings.experiment(name)
+    batch = experiment.codes.batch
+    arrays = files.read_splits(experiment.dataset)
+    images = arrays["seen_train"]
+    turns = 4 if experiment.training.augmentation.rotated_classes else 1
+    backend.make_deterministic(settings.seed)  # the untrained network is the one trained from
+    network, objective = assemble(experiment, images.shape[2:], turns * len(images))
+    layers = {layer: network.get_layer(layer).output for layer in experiment.codes.layers}
+    extractor = keras.Model(network.input, layers)
+    outputs = keras.Model(network.input, {"outputs": objective.outputs})
+
+    with files.replacing(Path("data/codes", experiment.dataset, name)) as folder:
+        for state in ("untrained", "trained"):
+            if state == "trained":
+                load_weights(
+                    objective.model, Path("data/models", experiment.dataset, f"{name}.weights.h5")
+                )
+            write_codes(folder / state, extractor, arrays["unseen"], batch)
+            write_means(folder / state, extractor, images, batch)
+            print(f"{name}: {state} codes of {', '.join(layers)}", flush=True)
+        if head := objective.head():
+            files.write_array(folder / "head.npy", np.append(*head).astype(np.float32))
+        seen = {
+            split.removeprefix("seen_"): arrays[split]
+            for split in ("seen_train", "seen_validation", "seen_test")
+            if split in arrays
+        }
+        figures = objective.seen_figures(
+            {
+                split: np.concatenate(
+                    [each["outputs"] for each in predicted(outputs, array, batch)]
+                )
+                for split, array in seen.items()
+            },
+            np.random.default_rng(settings.seed),
+            examples={split: array.shape[1] for split, array in seen.items()},
+            pairs=experiment.codes.pairs,
+        )
+    parameters = objective.model.count_params()
+    files.write_json(
+        Path("metrics", experiment.dataset, name, "network.json"),
+        {"parameters": parameters, "seen": figures},
+    )
+
+
+def load_weights(model: keras.Model, path: Path) -> None:
+    """Load weights into a model.
+
+    Raises:
+        UserError: when the file is missing, damaged or of another network.
+    """
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: no weights of this network in it ({str(error)[:200]}); run dvc repro"
+        ) from None
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,167 @@
+"""Files between stages: read with checks, written whole or not at all.
+
+Nothing here changes a value: what is written is what is read back, bit for bit.
+"""
+
+import contextlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.command import UserError
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its place when the block succeeds.
+
+    The block makes a file or a folder there. When it raises, what it made is removed and `path`
+    is left as it was; what a killed process left is removed by the next one.
+    """
+    path = Path(path)
+    partial = path.with_name(f".partial-{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove(partial)
+    try:
+        yield partial
+        if partial.is_dir():
+            _remove(path)
+        os.replace(partial, path)
+    finally:
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read_array(path: str | Path, *, dtype: str, dimensions: int) -> np.ndarray:
+    """Return the array of a .npy file, memory-mapped read-only.
+
+    Args:
+        path: the file.
+        dtype: the dtype that it must have.
+        dimensions: the number of axes that it must have.
+
+    Raises:
+        UserError: when the file is missing, damaged, or holds another kind of array.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the stage that makes it: dvc repro") from None
+    except (ValueError, EOFError) as error:
+        raise UserError(
+            f"{path}: damaged .npy file ({error}); delete it and run dvc repro"
+        ) from None
+    if not isinstance(array, np.ndarray) or (array.dtype, array.ndim) != (dtype, dimensions):
+        found = f"{array.dtype} with {array.ndim}" if isinstance(array, np.ndarray) else "archive"
+        raise UserError(
+            f"{path}: expected {dtype} with {dimensions} axes, found {found}; "
+            "delete it and run dvc repro"
+        )
+    return array
+
+
+def read_splits(dataset: str) -> dict[str, np.ndarray]:
+    """Return the class-sorted images of a dataset's splits, memory-mapped read-only.
+
+    Returns:
+        uint8 (classes, examples, height, width, channels) by name: `seen_train`, `seen_test`,
+        `unseen`, and `seen_validation` where params.yaml has one.
+    """
+    return {
+        path.stem: read_array(path, dtype="uint8", dimensions=5)
+        for path in folder("data/arrays", dataset)
+        if path.stem.startswith(("seen", "unseen"))
+    }
+
+
+def read_tasks(dataset: str) -> dict[str, np.ndarray]:
+    """Return the frozen tasks of a dataset: int32 (tasks, 1 + ways) by the name of their set."""
+    return {
+        path.stem: read_array(path, dtype="int32", dimensions=2)
+        for path in folder("data/tasks", dataset)
+    }
+
+
+def folder(*parts: str) -> list[Path]:
+    """Return the .npy files of a folder, sorted by name.
+
+    Raises:
+        UserError: when there are none.
+    """
+    found = sorted(Path(*parts).glob("*.npy"))
+    if not found:
+        raise UserError(f"{Path(*parts)}: no arrays in it; run the stage that makes it: dvc repro")
+    return found
+
+
+@contextlib.contextmanager
+def writing_array(
+    path: str | Path, shape: tuple[int, ...], dtype: str
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yield a function that appends blocks of rows to a new .npy file of the given shape.
+
+    Blocks are written to the file as they come, so an array larger than memory can be written,
+    and a full disk is an error (where a memory-mapped file would end the process by a signal).
+
+    Raises:
+        ValueError: when the blocks do not add up to `shape`.
+    """
+    written = 0
+    with replacing(path) as partial, open(partial, "wb") as file:
+        header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+
+        def append(block: np.ndarray) -> None:
+            nonlocal written
+            written += block.size
+            file.write(np.ascontiguousarray(block, dtype).data)
+
+        yield append
+        if written != math.prod(shape):
+            raise ValueError(f"{path}: {written} values written. Received: shape={shape}")
+        file.flush()
+
+
+def write_array(path: str | Path, array: np.ndarray) -> None:
+    """Write `array` as a .npy file, whole or not at all."""
+    with writing_array(path, array.shape, array.dtype.str) as append:
+        append(array)
+
+
+def read_json(path: str | Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        UserError: when the file is missing or is no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the stage that makes it: dvc repro") from None
+    except ValueError as error:
+        raise UserError(
+            f"{path}: damaged JSON file ({error}); delete it and run dvc repro"
+        ) from None
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write `content` as indented JSON, keys in the order given, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

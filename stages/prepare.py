@@ -1,0 +1,151 @@
+"""Stage `prepare`: archives to class-sorted arrays, split by class and by example.
+
+data/raw/<dataset>  ->  data/arrays/<dataset>/{seen_train,seen_test,unseen,…}.npy, classes.json
+"""
+
+import hashlib
+import importlib
+from pathlib import Path
+
+import numpy as np
+
+from stages import files, params
+from stages.command import UserError, run
+from stages.readers import Contents, Part
+
+
+def check_pixels(parts: dict[str, Part], digests: dict[str, str]) -> None:
+    """Check that the pixels of each part are the known ones, whichever archive they come from.
+
+    Raises:
+        UserError: for a part that is missing or whose sha256 (uint8, C order) is another.
+    """
+    for name, expected in digests.items():
+        if name not in parts:
+            raise UserError(f"pixels: no part {name!r} was read; there are: {', '.join(parts)}")
+        found = hashlib.sha256(np.ascontiguousarray(parts[name].images)).hexdigest()
+        if found != expected:
+            raise UserError(
+                f"pixels of part {name!r} {parts[name].images.shape}: sha256 {found}, expected "
+                f"{expected}; the archive holds other images: download it again"
+            )
+
+
+def area_averaged(images: np.ndarray, size: int) -> np.ndarray:
+    """Shrink images to `size` x `size` by averaging over the area that each new pixel covers.
+
+    The weights are whole numbers and every sum is exact in float64, so the result is the same
+    to the last bit on any machine.
+
+    Args:
+        images: uint8 (n, height, width, channels), at least `size` high and wide.
+        size: height and width of the result.
+
+    Returns:
+        uint8 (n, size, size, channels), rounded half up.
+    """
+    height, width = images.shape[1:3]
+    if (height, width) == (size, size):
+        return images
+    rows, columns = _coverage(height, size), _coverage(width, size)
+    sums = np.einsum("ih,nhwc,jw->nijc", rows, images.astype(np.float64), columns, optimize=True)
+    return (np.floor(sums / (height * width) + 0.5)).astype(np.uint8)
+
+
+def _coverage(old: int, new: int) -> np.ndarray:
+    """Return float64 (new, old): how much of each old pixel a new one covers, in 1/new pixels."""
+    starts = np.arange(new)[:, None] * old
+    pixels = np.arange(old)[None, :] * new
+    covered = np.minimum(starts + old, pixels + new) - np.maximum(starts, pixels)
+    return np.maximum(covered, 0).astype(np.float64)
+
+
+def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    """Turn RGB into grey (ITU-R BT.601 luma, rounded) or grey into RGB, where needed."""
+    if images.shape[-1] == channels:
+        return images
+    if channels == 1:
+        return ((images @ np.array([299, 587, 114]) + 500) // 1000).astype(np.uint8)[..., None]
+    return np.repeat(images, channels, axis=-1)
+
+
+def split(contents: Contents, dataset: params.Dataset) -> tuple[dict[str, np.ndarray], dict]:
+    """Split the parts of a dataset and turn their pixels into what params.yaml asks for.
+
+    Args:
+        contents: what the reader returned.
+        dataset: the dataset's section of params.yaml.
+
+    Returns:
+        The arrays by file name: a split's images, uint8 (classes, examples, height, width,
+        channels), and fixed tasks as int32 (tasks, 1 + ways) indices into the unseen images;
+        and the class names of seen and unseen classes.
+
+    Raises:
+        UserError: for a split that asks for more than there is or whose classes leak.
+    """
+    arrays, names = {}, {}
+    for name, chosen in dataset.split.selections().items():
+        part = contents.parts[chosen.part]
+        for axis, there in zip(("classes", "examples"), part.images.shape[:2], strict=True):
+            if getattr(chosen, axis)[1] > there:
+                raise UserError(
+                    f"split.{name}.{axis}: {getattr(chosen, axis)} asks for more than the "
+                    f"{there} {axis} of part {chosen.part!r}"
+                )
+        classes = np.arange(*chosen.classes)
+        order = example_order(part, dataset.split)[classes][:, slice(*chosen.examples)]
+        images = [
+            area_averaged(part.images[label, kept], dataset.image.size)
+            for label, kept in zip(classes, order, strict=True)
+        ]
+        arrays[name] = np.stack([with_channels(each, dataset.image.channels) for each in images])
+        names[name] = [part.names[label] for label in classes]
+    if names["seen_train"] != names["seen_test"]:
+        raise UserError("split: seen_train and seen_test must have the same classes")
+    if leaked := set(names["seen_train"]) & set(names["unseen"]):
+        raise UserError(f"split: classes both seen and unseen: {', '.join(sorted(leaked))}")
+    arrays |= fixed_tasks(contents, dataset.split)
+    return arrays, {"seen": names["seen_train"], "unseen": names["unseen"]}
+
+
+def example_order(part: Part, split: params.Split) -> np.ndarray:
+    """Return int (classes, examples): the order in which a split takes a class's examples."""
+    order = np.tile(np.arange(part.images.shape[1]), (part.images.shape[0], 1))
+    return np.random.default_rng(split.seed).permuted(order, axis=1) if split.shuffle else order
+
+
+def fixed_tasks(contents: Contents, split: params.Split) -> dict[str, np.ndarray]:
+    """Return the tasks that come with the dataset, as int32 indices into the unseen images."""
+    unseen = split.unseen
+    part = contents.parts[unseen.part]
+    order = example_order(part, split)[slice(*unseen.classes), slice(*unseen.examples)]
+    place = np.full(part.images.shape[:2], -1)
+    np.put_along_axis(
+        place[slice(*unseen.classes)], order, np.arange(order.size).reshape(order.shape), axis=1
+    )
+    arrays = {}
+    for name, fixed in contents.tasks.items():
+        indices = place.ravel()[fixed.indices]
+        if fixed.part != unseen.part or (indices < 0).any():
+            raise UserError(f"tasks {name!r} name images that are not in split.unseen")
+        arrays[f"tasks_{name}"] = indices.astype(np.int32)
+    return arrays
+
+
+def main(dataset: str) -> None:
+    """Read, check, split and write one dataset."""
+    settings = params.load().dataset(dataset)
+    reader = importlib.import_module(f"stages.readers.{settings.reader}")
+    contents = reader.read(Path("data/raw", dataset))
+    check_pixels(contents.parts, settings.pixels)
+    arrays, classes = split(contents, settings)
+    with files.replacing(Path("data/arrays", dataset)) as folder:
+        for name, array in arrays.items():
+            files.write_array(folder / f"{name}.npy", array)
+            print(f"{dataset}: {name} {' x '.join(map(str, array.shape))}")
+        files.write_json(folder / "classes.json", classes)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,108 @@
+"""Omniglot (Lake, Salakhutdinov and Tenenbaum 2015) and its 20 fixed one-shot runs."""
+
+import io
+import re
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from stages.command import UserError
+from stages.readers import Contents, FixedTasks, Part, check_path, class_sorted
+
+_LARGEST = 2**20  # bytes of a member; drawings have hundreds
+_SIDE = 105  # pixels
+
+
+def read(folder: Path) -> Contents:
+    """Return parts `background` (964 characters x 20 drawings) and `evaluation` (659 x 20).
+
+    Drawings are 105x105, one channel, ink 255 on paper 0; classes are alphabet/character. The
+    tasks `lake` are Lake's 400 trials. Their drawings are found again among those of the
+    evaluation set by their pixels, so that a task is a row of indices like any other.
+
+    Args:
+        folder: holds images_background.zip, images_evaluation.zip and all_runs.zip.
+
+    Raises:
+        UserError: for an archive that is missing, truncated or of another layout.
+    """
+    parts = {part: _part(folder / f"images_{part}.zip") for part in ("background", "evaluation")}
+    runs = FixedTasks("evaluation", _runs(folder / "all_runs.zip", parts["evaluation"].images))
+    return Contents(parts, {"lake": runs})
+
+
+def _members(path: Path) -> dict[str, bytes]:
+    """Return the archive's files by path, unpacking nothing to disk."""
+    found = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                check_path(member.filename, str(path))
+                if member.file_size > _LARGEST:
+                    raise UserError(f"{path}: {member.filename}: larger than {_LARGEST} bytes")
+                if not member.is_dir():
+                    found[member.filename] = archive.read(member)
+    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{path}: damaged archive ({error}); download it again") from None
+    return found
+
+
+def _drawing(data: bytes, source: str) -> np.ndarray:
+    """Return a drawing as uint8 (105, 105), ink 255 on paper 0."""
+    try:
+        with PIL.Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if image.size != (_SIDE, _SIDE):
+                raise UserError(f"{source}: expected {_SIDE}x{_SIDE} pixels, got {image.size}")
+            return np.where(np.asarray(image.convert("L")) < 128, np.uint8(255), np.uint8(0))
+    except (OSError, SyntaxError, ValueError, zlib.error) as error:
+        raise UserError(
+            f"{source}: damaged PNG file ({error}); download the archive again"
+        ) from None
+
+
+def _part(path: Path) -> Part:
+    layout = re.compile(rf"{path.stem}/([^/]+/[^/]+)/([^/]+\.png)")
+    drawings = {
+        match.groups(): _drawing(data, f"{path}: {name}")
+        for name, data in _members(path).items()
+        if (match := layout.fullmatch(name))
+    }
+    if not drawings:
+        raise UserError(f"{path}: no drawings {path.stem}/<alphabet>/<character>/*.png in it")
+    names = sorted({character for character, _ in drawings})
+    label = {name: index for index, name in enumerate(names)}
+    labels = np.array([label[character] for character, _ in drawings])
+    images = np.stack(list(drawings.values()))[..., None]
+    return class_sorted(images, labels, [file for _, file in drawings], names, str(path))
+
+
+def _runs(path: Path, evaluation: np.ndarray) -> np.ndarray:
+    """Return the trials as int (trials, 1 + ways): query and support set of each."""
+    members = _members(path)
+    drawn = evaluation.reshape(-1, *evaluation.shape[2:])
+    places = {image.tobytes(): index for index, image in enumerate(drawn)}
+
+    def place(name: str) -> int:
+        source = f"{path}: {name}"
+        if name not in members:
+            raise UserError(f"{source}: named in class_labels.txt but not in the archive")
+        found = places.get(_drawing(members[name], source).tobytes())
+        if found is None:
+            raise UserError(f"{source}: no such drawing in images_evaluation.zip")
+        return found
+
+    trials = []
+    for run in sorted(name for name in members if name.endswith("/class_labels.txt")):
+        folder = run.removesuffix("class_labels.txt") + "training/"
+        support = [place(name) for name in sorted(members) if name.startswith(folder)]
+        for line in members[run].decode().splitlines():
+            query, true = (place(name) for name in line.split())
+            if true not in support:
+                raise UserError(f"{path}: {run}: {line!r}: not among the run's training drawings")
+            trials.append([query, *support])
+    if not trials or len({len(trial) for trial in trials}) != 1:
+        raise UserError(f"{path}: expected runs of one size, each with a class_labels.txt")
+    return np.array(trials, np.int32)

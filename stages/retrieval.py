@@ -1,0 +1,64 @@
+"""Stage `retrieval`: each unseen image a query against all the others.
+
+data/codes/<dataset>/<experiment>  ->  metrics/<dataset>/<experiment>/retrieval.json
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from stages import codes, files, params
+from stages.command import run
+from stages.measures.intervals import bootstrap_mean
+from stages.measures.ranking import chance_average_precision, retrieval_scores
+
+_DIGITS = 6  # decimals of a fraction in a metrics file, far below any interval's width
+
+_MEANS = {  # name in the metrics file: name of the scores of which it is the mean over queries
+    "precision_at_1": "precision_at_1",
+    "precision_at_5": "precision_at_5",
+    "r_precision": "r_precision",
+    "mean_average_precision_at_r": "average_precision_at_r",
+}
+
+
+def figures(
+    scores: dict[str, np.ndarray], rng: np.random.Generator, resamples: int
+) -> dict[str, float]:
+    """Return means over queries, and the 95 % bootstrap interval of the first.
+
+    Args:
+        scores: of each query, as `retrieval_scores` returns them.
+        rng: where the resamples come from.
+        resamples: number of bootstrap resamples of the queries.
+    """
+    precision = scores["average_precision"]
+    low, high = bootstrap_mean(precision, rng, resamples=resamples)
+    named = {"mean_average_precision": precision.mean(), "ci95_low": low, "ci95_high": high}
+    named |= {name: scores[each].mean() for name, each in _MEANS.items()}
+    return {name: round(float(value), _DIGITS) for name, value in named.items()}
+
+
+def main(name: str) -> None:
+    """Score one experiment."""
+    settings = params.load()
+    experiment = settings.experiment(name)
+    chosen = experiment.retrieval
+    labels = codes.labels_of(experiment.dataset)
+    found = {
+        ("queries",): len(labels),
+        ("chance",): round(chance_average_precision(labels), _DIGITS),
+    }
+    for space in codes.spaces(experiment, name, chosen.distances):
+        scores = retrieval_scores(space.codes, labels, block_bytes=chosen.memory * 2**20)
+        rng = np.random.default_rng(settings.seed)  # the same resamples for each: paired
+        found[space.keys] = figures(scores, rng, chosen.resamples)
+        mean = found[space.keys]["mean_average_precision"]
+        print(f"{name}: {'/'.join(space.keys)}: mAP {mean:.3f}", flush=True)
+    files.write_json(
+        Path("metrics", experiment.dataset, name, "retrieval.json"), codes.nested(found)
+    )
+
+
+if __name__ == "__main__":
+    run(main)
