@@ -1,1 +1,1 @@
-"""Benchmarks: speed only, on random images and codes; each is run as `python -m benchmarks.<name>`."""
+"""Benchmarks of speed, on random images and codes: `python -m benchmarks.<name>`."""

@@ -2,12 +2,12 @@
 
 Both sides run in turn in one process, A B A B, so that a machine's noise falls on both; a row
 gives the median of `REPEATS` and the ratio. Images and weights are random: speed only, but both
-sides must come to the same figure. Takes about three minutes on two cores.
+sides must come to the same figure. Takes two to four minutes on two cores.
 """
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import subprocess
 import sys
@@ -25,6 +25,7 @@ from stages.measures.ranking import retrieval_scores
 from stages.networks import cifar_siamese
 
 REPEATS = 3
+PREDICTED = 50  # tasks of one timing of the assignment's way, whose time is that times tasks
 BLOCK_BYTES = 2**27  # 128 MiB: 5,000 queries in one block
 
 
@@ -49,8 +50,9 @@ def in_turn(*functions: Callable[[], object]) -> tuple[list[float], list[object]
     return [median(spent) for spent in seconds], results
 
 
-def row(name: str, theirs: float, ours: float) -> None:
-    print(f"{name:<58}{theirs:>9.3f}{ours:>9.3f}{theirs / ours:>8.1f}", flush=True)
+def row(name: str, theirs: float | None, ours: float) -> None:
+    compared = ("", "") if theirs is None else (f"{theirs:.3f}", f"{theirs / ours:.2f}")
+    print(f"{name:<58}{compared[0]:>9}{ours:>9.3f}{compared[1]:>8}", flush=True)
 
 
 def one_shot() -> None:
@@ -70,7 +72,7 @@ def one_shot() -> None:
 
     def predict_each() -> np.ndarray:
         hits = []
-        for query, *support in tasks[:250]:
+        for query, *support in tasks[:PREDICTED]:
             queries = np.repeat(images[query][None], len(support), axis=0)
             probabilities = siamese.predict([queries, images[support]], verbose=0)
             hits.append(labels[support[np.argmax(probabilities)]] == labels[query])
@@ -87,12 +89,12 @@ def one_shot() -> None:
     (each, encoding, few, many), (predicted, _, scored, _) = in_turn(
         predict_each, encode, lambda: score(250), lambda: score(10_000)
     )
-    if np.mean(predicted != scored) > 0.02:  # rounding may turn a near tie
-        raise RuntimeError(f"hits differ. Received: {np.mean(predicted != scored):.3f} of tasks")
-    row("one-shot, 250 tasks: a predict each | encode all, score", each, encoding + few)
-    row("one-shot, 10,000 tasks: 40 times that | encode all, score", 40 * each, encoding + many)
-    row("  scoring alone, 250 tasks, from codes", each, few)
-    row("  scoring alone, 10,000 tasks, from codes", 40 * each, many)
+    if np.mean(predicted != scored[:PREDICTED]) > 0.05:  # rounding may turn a near tie
+        raise RuntimeError(f"hits differ. Received: {predicted} and {scored[:PREDICTED]}")
+    for count, scoring in (250, few), (10_000, many):
+        theirs = each / PREDICTED * count
+        row(f"one-shot, {count:,} tasks: a predict each | ours", theirs, encoding + scoring)
+        row(f"  {count:,} tasks: of ours, scoring the codes", None, scoring)
 
 
 def retrieval(dim: int) -> None:
@@ -130,7 +132,8 @@ def imports() -> None:
     """A fresh interpreter that imports Keras, beside one that imports the measures."""
 
     def interpreter(modules: str) -> None:
-        subprocess.run([sys.executable, "-c", f"import {modules}"], check=True)
+        program = [sys.executable, "-c", f"import {modules}"]
+        subprocess.run(program, stderr=subprocess.DEVNULL, check=True)
 
     measures = ("distances", "episodes", "intervals", "ranking", "verification")
     (theirs, own), _ = in_turn(
@@ -151,7 +154,7 @@ def repro() -> None:
         print("dvc repro with nothing to do: skipped, for `dvc status` is not clean")
         return
     (spent,), _ = in_turn(lambda: dvc("repro"))
-    print(f"{'dvc repro with nothing to do':<67}{spent:>9.3f}")
+    row("dvc repro with nothing to do", None, spent)
 
 
 if __name__ == "__main__":

@@ -43,5 +43,5 @@ def run(stage: Callable[..., None]) -> None:
         raise SystemExit(130) from None
     else:
         return
-    print(f"{module} {' '.join(words)}: {' '.join(failure.split())}", file=sys.stderr)
+    print(f"{' '.join([module, *words])}: {' '.join(failure.split())}", file=sys.stderr)
     raise SystemExit(1)

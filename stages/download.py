@@ -210,10 +210,9 @@ def fetch(
     resume = RESUME / f"{_short(*accepted)}-{name}"  # holds one partial file for each place
     resume.mkdir(parents=True, exist_ok=True)
     for partial in sorted(resume.iterdir()):
-        with open(partial, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() in accepted:
-                print(f"{name}: whole since an earlier run", flush=True)
-                return partial
+        if _sha256(partial) in accepted:
+            print(f"{name}: whole since an earlier run", flush=True)
+            return partial
     failures = []
     for place in choices:
         partial = resume / _short(str(place))
@@ -243,10 +242,10 @@ def fetch_all(
     folder: Path,
     mirror: str | None,
 ) -> None:
-    """Make `folder` with all archives in it, or leave it as it was.
+    """Make `folder` with all archives and their digests (archives.json), or leave it as it was.
 
     Args:
-        digests: file name -> accepted sha256 digests; where empty, so is the folder.
+        digests: file name -> accepted sha256 digests; may be empty.
         sources: file name -> URLs, tried in order.
         folder: where the archives go, under their file names.
         mirror: a folder or an http(s) URL that is tried first, if any.
@@ -263,12 +262,19 @@ def fetch_all(
         partial.mkdir()
         for name, archive in archives.items():
             shutil.move(archive, partial / name)
+        found = {name: _sha256(partial / name) for name in archives}
+        files.write_json(partial / "archives.json", found)
     for archive in archives.values():
         shutil.rmtree(archive.parent)
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _short(*words: str) -> str:

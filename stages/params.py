@@ -369,6 +369,8 @@ def _experiment_problems(params: Params) -> list[str]:
                 f"{here}.training.early_stopping: datasets.{experiment.dataset}.split has no "
                 "seen_validation to watch; give it one or set early_stopping to null"
             )
+    for name in params.experiments.keys() - params.check.keys():
+        problems.append(f"check: no entry for the experiment {name!r}")
     for name in params.check:
         if name not in params.experiments:
             problems.append(

@@ -4,7 +4,7 @@ No index, no cut-off: mean average precision that is silently computed on the fi
 is another measure under the same name.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 
@@ -77,15 +77,15 @@ def retrieval_scores(
         )
     scores = np.empty((len(codes), len(MEASURES)))
     rows = max(1, block_bytes // (len(codes) * codes.itemsize))
-    with ThreadPoolExecutor() as pool:  # sorting and searching release the interpreter's lock
+    with ThreadPool() as pool:  # sorting and searching release the interpreter's lock
         for start in range(0, len(codes), rows):
             block = codes[start : start + rows]
             distances = block @ codes.T
             np.subtract(half_squares, distances, out=distances)
             queries = np.arange(start, start + len(block))
             distances[queries - start, queries] = np.inf  # last, whatever its duplicates do
-            relevant = (members[label] for label in classes[queries])
-            scores[queries] = list(pool.map(_scores_of_query, distances, relevant))
+            relevant = [members[label] for label in classes[queries]]
+            scores[queries] = pool.starmap(_scores_of_query, zip(distances, relevant, strict=True))
     return dict(zip(MEASURES, scores.T.copy(), strict=True))
 
 

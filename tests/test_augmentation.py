@@ -1,0 +1,70 @@
+"""Augmentation: what each change does to a batch, seen on images that a reader can check."""
+
+import numpy as np
+
+from stages import augmentation
+from stages.params import Augmentation
+
+OFF = {"flip": False, "shift": 0, "rotation": 0.0, "scale": 0.0, "rotated_classes": False}
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def images(count=50, side=6, channels=3):
+    return rng().integers(0, 256, (count, side, side, channels)).astype(np.uint8)
+
+
+def test_nothing_chosen_changes_nothing():
+    given = images()
+    assert (augmentation.augmented(rng(), given, Augmentation(**OFF)) == given).all()
+
+
+def test_half_of_the_images_are_mirrored_and_none_is_anything_else():
+    given = images(400)
+    found = augmentation.flipped(rng(), given)
+    kept = (found == given).all(axis=(1, 2, 3))
+    mirrored = (found == given[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert (kept ^ mirrored).all()
+    assert 150 < mirrored.sum() < 250
+
+
+def test_a_shift_moves_every_pixel_alike_and_repeats_the_border():
+    given = np.arange(5, dtype=np.uint8).reshape(1, 1, 5, 1).repeat(5, axis=1).repeat(200, axis=0)
+    rows = {
+        tuple(row)
+        for image in augmentation.shifted(rng(), given, pixels=1)
+        for row in image[..., 0]
+    }
+    assert rows == {(0, 0, 1, 2, 3), (0, 1, 2, 3, 4), (1, 2, 3, 4, 4)}
+
+
+def test_turning_by_nothing_changes_nothing_and_constants_stay():
+    given = images()
+    assert (augmentation.turned(rng(), given, degrees=0, scale=0) == given).all()
+    constant = np.full((3, 7, 7, 1), 99, np.uint8)
+    assert (augmentation.turned(rng(), constant, degrees=30, scale=0.3) == 99).all()
+
+
+def test_a_turned_image_keeps_its_centre():
+    given = np.zeros((20, 9, 9, 1), np.uint8)
+    given[:, 3:6, 3:6] = 200
+    found = augmentation.turned(rng(), given, degrees=45, scale=0.1)
+    assert (found[:, 4, 4] == 200).all()
+    assert (found != given).any()
+
+
+def test_pairs_of_images_keep_their_shape():
+    given = images(8).reshape(4, 2, 6, 6, 3)
+    chosen = Augmentation(**OFF | {"flip": True, "shift": 2, "rotation": 5.0})
+    found = augmentation.augmented(rng(), given, chosen)
+    assert (found.shape, found.dtype) == (given.shape, given.dtype)
+
+
+def test_rotated_classes_are_the_quarter_turns():
+    given = images(6)[None]
+    found = augmentation.with_rotated_classes(given)
+    assert found.shape == (4, 6, 6, 6, 3)
+    for turns in range(4):
+        assert (found[turns, 0] == np.rot90(given[0, 0], turns)).all()

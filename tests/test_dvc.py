@@ -1,0 +1,96 @@
+"""dvc.yaml names what each stage reads, so that a change reruns what it must and nothing else."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from stages import params
+
+ROOT = Path(__file__).parent.parent
+
+# They check or move values and never alter one, so a change in them changes no result.
+FRAME = {"stages/command.py", "stages/files.py", "stages/params.py"}
+
+
+def module_path(module: str) -> str | None:
+    """Return the file of a local module, or None for what is not one."""
+    for path in (f"{module.replace('.', '/')}.py", f"{module.replace('.', '/')}/__init__.py"):
+        if (ROOT / path).is_file():
+            return path
+    return None
+
+
+def imports(path: str) -> set[str]:
+    """Return the local files that a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {module_path(name.name) for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {module_path(f"{node.module}.{name.name}") for name in node.names}
+            found.add(module_path(node.module))
+    return {each for each in found if each and not is_only_a_docstring(each)} - {path}
+
+
+def is_only_a_docstring(path: str) -> bool:
+    return len(ast.parse((ROOT / path).read_text(encoding="utf-8")).body) <= 1
+
+
+def all_imports(*paths: str) -> set[str]:
+    """Return `paths` and every local file that they import, directly or not, without the frame."""
+    found, new = set(), set(paths)
+    while new:
+        found |= new
+        new = {each for path in new for each in imports(path)} - found - FRAME
+    return found
+
+
+STAGES = {stage.addressing: stage for stage in Repo(ROOT).index.stages}
+
+
+def modules_of(name: str) -> set[str]:
+    """Return the files that the code of a stage consists of, by its imports and params.yaml."""
+    stage, _, entry = name.partition("@")
+    settings = params.load(ROOT / "params.yaml")
+    named = set()
+    if stage in ("train", "encode"):
+        experiment = settings.experiments[entry]
+        named.add(f"stages/networks/{experiment.network.name}.py")
+        named.add(f"stages/objectives/{experiment.objective.name}.py")
+    elif stage == "prepare":
+        named.add(f"stages/readers/{settings.datasets[entry].reader}.py")
+    return all_imports(f"stages/{stage}.py", *named)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_lists_the_modules_that_it_imports(name):
+    if name.startswith("download@"):
+        pytest.skip("archives are identified by their digests, not by the code that fetched them")
+    listed = {dep.def_path for dep in STAGES[name].deps if dep.def_path.endswith(".py")}
+    assert modules_of(name) <= listed, "imported but not listed"
+    # A template cannot list by case, so what one objective imports is listed for all of them.
+    rooms = [f"stages/{room}/" for room in ("networks", "objectives")]
+    by_name = [path for room in rooms for path in ROOT.glob(f"{room}[a-z]*.py")]
+    shared = all_imports(*(path.relative_to(ROOT).as_posix() for path in by_name))
+    allowed = {path for path in shared if not path.startswith(tuple(rooms))}
+    extra = listed - modules_of(name)
+    assert extra <= (allowed if name.startswith(("train@", "encode@")) else set()), "not imported"
+
+
+def test_every_entry_of_params_has_its_stages():
+    settings = params.load(ROOT / "params.yaml")
+    expected = {"plots"}
+    for stage in ("download", "prepare", "tasks", "report"):
+        expected |= {f"{stage}@{dataset}" for dataset in settings.datasets}
+    for stage in ("train", "encode", "oneshot", "retrieval"):
+        expected |= {f"{stage}@{experiment}" for experiment in settings.experiments}
+    assert set(STAGES) == expected
+
+
+def test_no_setting_turns_the_run_cache_off():
+    for stage in STAGES.values():
+        for out in stage.outs:
+            assert not out.persist, f"{stage.addressing}: {out}"
+            assert out.use_cache or out.metric or out.plot, f"{stage.addressing}: {out}"

@@ -1,0 +1,119 @@
+"""Training: the same bytes again, whole or in pieces; early stopping; a loss that is no number."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages import params, train
+from stages.backend import keras
+from stages.command import UserError
+
+PARAMS = params.load(Path(__file__).parent.parent / "params.yaml")
+
+
+def images(examples=6, seed=0):
+    """Return 4 classes of 8x8 images, each around a grey of its own."""
+    rng = np.random.default_rng(seed)
+    greys = np.array([30, 90, 150, 210])[:, None, None, None, None]
+    return (greys + rng.integers(-25, 26, (4, examples, 8, 8, 1))).astype(np.uint8)
+
+
+def experiment(name, *, objective=None, **changed):
+    """Return one of the digits' experiments, small, with dropout and augmentation."""
+    given = PARAMS.experiments[name].model_dump(by_alias=True)
+    given["training"] |= {"epochs": 4, "batch": 8, "early_stopping": None} | changed
+    given["objective"] |= objective or {}
+    return params.Experiment.model_validate(given)
+
+
+SIAMESE = {"examples_per_class": 2}
+SYSTEMS = {
+    "classifier": ("digits-classifier", {}),
+    "all-pairs": ("digits-siamese", SIAMESE),
+    "random-pairs": ("digits-siamese", {"pairs": "random", "examples_per_class": 0}),
+}
+
+
+def fit(chosen, folder, validation=None):
+    keras.backend.clear_session()
+    objective, progress = train.fit(images(), validation, chosen, seed=3, folder=folder)
+    return [value.tobytes() for value in objective.model.get_weights()], progress.history
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(system, tmp_path, monkeypatch):
+    name, objective = SYSTEMS[system]
+    chosen = experiment(name, objective=objective)
+    whole = fit(chosen, tmp_path / "whole")
+    assert fit(chosen, tmp_path / "again") == whole
+
+    begin = train.Progress.on_epoch_begin
+
+    def killed(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        begin(self, epoch, logs)
+
+    monkeypatch.setattr(train.Progress, "on_epoch_begin", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(chosen, tmp_path / "parts")
+    monkeypatch.undo()
+    assert fit(chosen, tmp_path / "parts") == whole
+
+
+def test_another_seed_gives_other_weights(tmp_path):
+    chosen = experiment("digits-classifier")
+    first = train.fit(images(), None, chosen, seed=1, folder=tmp_path / "1")[1].history
+    other = train.fit(images(), None, chosen, seed=2, folder=tmp_path / "2")[1].history
+    assert first != other
+
+
+def test_early_stopping_keeps_the_best_epoch_also_when_resumed(tmp_path):
+    chosen = experiment("digits-classifier", epochs=30, early_stopping=2)
+    shuffled = images(seed=5)[[1, 0, 3, 2]]  # wrong labels: the loss rises as training goes on
+    weights, history = fit(chosen, tmp_path, shuffled)
+    losses = [row["val_loss"] for row in history]
+    assert len(losses) < 30
+    assert len(losses) - 1 - int(np.argmin(losses)) == 2
+    assert fit(chosen, tmp_path, shuffled) == (weights, history)  # finished: nothing is trained
+
+
+def test_learning_lowers_the_loss(tmp_path):
+    _, history = fit(experiment("digits-classifier", epochs=8), tmp_path)
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+
+
+def test_a_loss_that_is_no_number_stops_with_a_clear_line_and_keeps_the_last_state(tmp_path):
+    optimizer = PARAMS.experiments["digits-classifier"].training.optimizer.model_dump()
+    broken = experiment("digits-classifier", optimizer=optimizer | {"learning_rate": 1e38})
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) in epoch \d; lower"):
+        fit(broken, tmp_path)
+    for state in tmp_path.glob("*.json"):
+        assert "NaN" not in state.read_text(encoding="utf-8")
+
+
+def test_the_learning_rate_follows_its_schedule():
+    chosen = params.Optimizer(name="adam", learning_rate=0.1, schedule="cosine", amsgrad=False)
+    rate = train.optimizer(chosen, steps=100).learning_rate
+    schedule = train.keras.optimizers.schedules.CosineDecay(0.1, 100)
+    assert float(rate) == pytest.approx(float(schedule(0)))
+    assert float(schedule(100)) == pytest.approx(0, abs=1e-8)
+
+
+def test_the_state_is_kept_apart_for_other_params_seed_or_images():
+    first = experiment("digits-classifier")
+    folders = {
+        train.resume_folder("x", first, 1, images()),
+        train.resume_folder("x", first, 2, images()),
+        train.resume_folder("x", first, 1, images(seed=1)),
+        train.resume_folder("x", experiment("digits-classifier", batch=4), 1, images()),
+    }
+    assert len(folders) == 4
+    assert train.resume_folder("x", first, 1, images()) in folders
+
+
+def test_the_history_is_a_table_with_a_row_an_epoch():
+    assert train.as_csv([{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]) == (
+        "epoch,loss\n1,0.5\n2,0.25\n"
+    )
