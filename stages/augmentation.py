@@ -51,14 +51,14 @@ def turned(
         scale: the largest relative change of size, each axis by itself; 0.2 is 0.8 to 1.2.
     """
     count, height, width, _ = images.shape
-    angle = np.deg2rad(rng.uniform(-degrees, degrees, (count, 1, 1)))
-    zoom_y, zoom_x = rng.uniform(1 - scale, 1 + scale, (2, count, 1, 1))
-    y = np.arange(height)[:, None] - (height - 1) / 2
-    x = np.arange(width)[None, :] - (width - 1) / 2
+    angle = np.deg2rad(rng.uniform(-degrees, degrees, (count, 1, 1))).astype(np.float32)
+    zoom_y, zoom_x = rng.uniform(1 - scale, 1 + scale, (2, count, 1, 1)).astype(np.float32)
+    y = np.arange(height, dtype=np.float32)[:, None] - (height - 1) / 2
+    x = np.arange(width, dtype=np.float32)[None, :] - (width - 1) / 2
     source_y = (np.cos(angle) * y - np.sin(angle) * x) * zoom_y + (height - 1) / 2
     source_x = (np.sin(angle) * y + np.cos(angle) * x) * zoom_x + (width - 1) / 2
     source_y, source_x = source_y.clip(0, height - 1), source_x.clip(0, width - 1)
-    top, left = source_y.astype(np.intp), source_x.astype(np.intp)
+    top, left = source_y.astype(np.int32), source_x.astype(np.int32)
     down, right = (source_y - top)[..., None], (source_x - left)[..., None]
     bottom, far = np.minimum(top + 1, height - 1), np.minimum(left + 1, width - 1)
     each = np.arange(count)[:, None, None]

@@ -9,6 +9,9 @@ import platform
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
+
+from stages.command import UserError
 
 
 @contextlib.contextmanager
@@ -57,3 +60,17 @@ def description() -> dict[str, object]:
             **{name: metadata.version(name) for name in ("keras", backend, "numpy")},
         },
     }
+
+
+def load_weights(model: keras.Model, path: Path) -> None:
+    """Load weights into a model.
+
+    Raises:
+        UserError: when the file is missing, damaged or of another network.
+    """
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: no weights of this network in it ({str(error)[:200]}); delete it and run dvc repro"
+        ) from None

@@ -18,7 +18,7 @@ import tqdm
 from stages import backend, files, params
 from stages.assembly import assemble
 from stages.backend import keras
-from stages.command import UserError, run
+from stages.command import run
 
 
 def predicted(
@@ -86,7 +86,7 @@ def main(name: str) -> None:
     with files.replacing(Path("data/codes", experiment.dataset, name)) as folder:
         for state in ("untrained", "trained"):
             if state == "trained":
-                load_weights(
+                backend.load_weights(
                     objective.model, Path("data/models", experiment.dataset, f"{name}.weights.h5")
                 )
             write_codes(folder / state, extractor, arrays["unseen"], batch)
@@ -115,20 +115,6 @@ def main(name: str) -> None:
         Path("metrics", experiment.dataset, name, "network.json"),
         {"parameters": parameters, "seen": figures},
     )
-
-
-def load_weights(model: keras.Model, path: Path) -> None:
-    """Load weights into a model.
-
-    Raises:
-        UserError: when the file is missing, damaged or of another network.
-    """
-    try:
-        model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path}: no weights of this network in it ({str(error)[:200]}); run dvc repro"
-        ) from None
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ class Progress(keras.callbacks.Callback):
         state = files.read_json(kept[-1].with_name(kept[-1].name.replace(".weights.h5", ".json")))
         self.history, self.seconds = state["history"], state["seconds"]
         self.model.optimizer.build(self.model.trainable_variables)
-        self.model.load_weights(kept[-1])
+        backend.load_weights(self.model, kept[-1])
         print(f"going on after epoch {len(self.history)}", flush=True)
         return len(self.history)
 
@@ -192,7 +192,7 @@ def fit(
             verbose=1 if sys.stdout.isatty() else 2,
             shuffle=False,
         )
-    objective.model.load_weights(progress.weights(progress.best()))
+    backend.load_weights(objective.model, progress.weights(progress.best()))
     return objective, progress
 
 
@@ -238,7 +238,7 @@ def main(name: str) -> None:
 
     objective, progress = fit(images, validation, experiment, seed=settings.seed, folder=folder)
 
-    seen = sum(len(row) for row in progress.batches.drawn) * len(progress.history)
+    seen = sum(batch.size for batch in progress.batches.drawn) * len(progress.history)
     metrics = Path("metrics", experiment.dataset, name)
     with files.replacing(Path("data/models", experiment.dataset, f"{name}.weights.h5")) as partial:
         # A new model around the same layers: without the optimizer's state, three times smaller.

@@ -47,7 +47,7 @@ def all_imports(*paths: str) -> set[str]:
     return found
 
 
-STAGES = {stage.addressing: stage for stage in Repo(ROOT).index.stages}
+STAGES = {stage.name: stage for stage in Repo(ROOT).index.stages}
 
 
 def modules_of(name: str) -> set[str]:
@@ -92,5 +92,5 @@ def test_every_entry_of_params_has_its_stages():
 def test_no_setting_turns_the_run_cache_off():
     for stage in STAGES.values():
         for out in stage.outs:
-            assert not out.persist, f"{stage.addressing}: {out}"
-            assert out.use_cache or out.metric or out.plot, f"{stage.addressing}: {out}"
+            assert not out.persist, f"{stage.name}: {out}"
+            assert out.use_cache or out.metric or out.plot, f"{stage.name}: {out}"

@@ -51,18 +51,26 @@ def build(
         raise UserError("objective.loss: softmax needs pairs: all")
     distance = keras.layers.Dense(1, name="distance")
 
-    def logits(a, b):
-        if similarity == "learned":
-            return ops.squeeze(distance(ops.abs(a - b)), -1) / temperature
-        return ops.sum(ops.normalize(a) * ops.normalize(b), axis=-1) / temperature
+    def learned(differences):
+        return ops.squeeze(distance(ops.abs(differences)), -1)
+
+    def cosine(compared, a, b):
+        return ops.einsum(compared, ops.normalize(a), ops.normalize(b))
 
     if pairs == "random":
         images = keras.Input((2, *network.input.shape[1:]), dtype="uint8", name="pairs")
-        model = keras.Model(images, logits(network(images[:, 0]), network(images[:, 1])))
+        a, b = network(images[:, 0]), network(images[:, 1])
+        alike = learned(a - b) if similarity == "learned" else cosine("nd,nd->n", a, b)
+        model = keras.Model(images, alike / temperature)
         trained_by = keras.losses.BinaryCrossentropy(from_logits=True)
         draw, targets = draw_random_pairs, of_one_class
     else:
-        model = keras.Model(network.input, logits(network.output[:, None], network.output[None, :]))
+        codes = network.output
+        if similarity == "learned":
+            alike = learned(codes[:, None] - codes[None, :])
+        else:
+            alike = cosine("nd,md->nm", codes, codes)
+        model = keras.Model(network.input, alike / temperature)
         trained_by = binary_of_all_pairs if loss == "binary" else softmax_of_all_pairs
         draw = functools.partial(draw_classes, examples_per_class=examples_per_class)
         targets = np.asarray

@@ -1,0 +1,280 @@
+"""Every stage, from small archives in the official layouts to metrics, once and in one process."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from archives import write_project
+
+from stages import (
+    check,
+    codes,
+    download,
+    encode,
+    oneshot,
+    params,
+    prepare,
+    report,
+    retrieval,
+    tasks,
+    train,
+)
+from stages.command import UserError
+
+DATASETS = ("digits", "cifar100", "omniglot")
+OF_A_DATASET = {"download": download, "prepare": prepare, "tasks": tasks}
+OF_AN_EXPERIMENT = {"train": train, "encode": encode, "oneshot": oneshot, "retrieval": retrieval}
+FIGURES = {"accuracy", "ci95_low", "ci95_high"}
+CODES = "data/codes/digits/digits-siamese"
+
+
+class Reads:
+    """A section of params that notes which of its keys are read."""
+
+    def __init__(self, section, path: str, noted: set[str]):
+        self._section, self._path, self._noted = section, path, noted
+
+    def __getattr__(self, name):
+        value = getattr(self._section, name)
+        if callable(value) and name in ("dataset", "experiment"):
+            return lambda key: Reads(value(key), f"{name}s.{key}", self._noted)
+        if isinstance(value, params.Section):
+            return Reads(value, f"{self._path}.{name}".lstrip("."), self._noted)
+        whole = callable(value) or name not in type(self._section).model_fields
+        self._noted.add(self._path if whole else f"{self._path}.{name}".lstrip("."))
+        return value
+
+    def __repr__(self):
+        self._noted.add(self._path)
+        return repr(self._section)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Run everything, and return the params and what each stage read of them."""
+    folder = tmp_path_factory.mktemp("project")
+    read = {}
+    load = params.load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv(download.MIRROR, "mirror")
+        given = write_project(folder)
+
+        def run(stage, name):
+            noted = read.setdefault(f"{stage.__name__.removeprefix('stages.')}@{name}", set())
+            patch.setattr(params, "load", lambda: Reads(load(), "", noted))
+            stage.main(name)
+
+        for stage in OF_A_DATASET.values():
+            for name in DATASETS:
+                run(stage, name)
+        for stage in OF_AN_EXPERIMENT.values():
+            for name in given["experiments"]:
+                run(stage, name)
+        for name in DATASETS:
+            run(report, name)
+        patch.setattr(params, "load", load)
+        yield given, read
+
+
+def metrics(given, name, file):
+    path = Path("metrics", given["experiments"][name]["dataset"], name, f"{file}.json")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def leaves(content):
+    """Yield every number below a dictionary."""
+    for value in content.values():
+        if isinstance(value, dict):
+            yield from leaves(value)
+        else:
+            yield value
+
+
+def test_every_experiment_has_its_four_metrics_files(project):
+    given, _ = project
+    for name in given["experiments"]:
+        for file in ("network", "oneshot", "retrieval"):
+            for value in leaves(metrics(given, name, file)):
+                assert math.isfinite(value)
+        assert metrics(given, name, "run")["epochs"] == 2
+
+
+def test_network_json(project):
+    given, _ = project
+    classifier = metrics(given, "digits-classifier", "network")
+    assert set(classifier) == {"parameters", "seen"}
+    assert set(classifier["seen"]) == {"train", "validation", "test"}
+    assert set(classifier["seen"]["test"]) == {"accuracy", "top5_accuracy", "cross_entropy"}
+    siamese = metrics(given, "cifar100-siamese", "network")
+    assert siamese["parameters"] == 1_220_865
+    assert set(siamese["seen"]) == {"train", "test"}
+    assert set(siamese["seen"]["test"]) == {"pair_accuracy", "pair_auc"}
+
+
+def test_oneshot_json(project):
+    given, _ = project
+    found = metrics(given, "cifar100-siamese", "oneshot")
+    assert set(found) == {"4-way", "2-way"}
+    four = found["4-way"]
+    assert (four["chance"], four["tasks"]) == (0.25, 60)
+    distances = {"l2", "l2_normalised", "centred_l2_normalised"}
+    assert set(four) == {"chance", "tasks", "neural_codes", "pixels", "untrained"}
+    assert set(four["neural_codes"]) == distances | {"learned"}
+    assert set(four["pixels"]) == set(four["untrained"]["neural_codes"]) == distances
+    for row in four["pixels"].values():
+        assert set(row) == FIGURES
+        assert row["ci95_low"] <= row["accuracy"] <= row["ci95_high"]
+    assert set(metrics(given, "omniglot-siamese", "oneshot")) == {
+        "4-way",
+        "within_alphabet",
+        "lake",
+    }
+
+
+def test_retrieval_json(project):
+    given, _ = project
+    found = metrics(given, "digits-classifier", "retrieval")
+    assert found["queries"] == 100
+    assert 0.19 < found["chance"] < 0.26
+    row = found["neural_codes"]["l2_normalised"]
+    assert row["ci95_low"] <= row["mean_average_precision"] <= row["ci95_high"]
+    assert {"precision_at_1", "precision_at_5", "r_precision", "mean_average_precision_at_r"} < set(
+        row
+    )
+
+
+def test_mistake_6_methods_are_scored_on_the_same_images_and_tasks(project):
+    given, _ = project
+    first, second = (
+        metrics(given, f"cifar100-{name}", "oneshot") for name in ("siamese", "classifier")
+    )
+    assert first["4-way"]["pixels"] == second["4-way"]["pixels"]
+    experiments = {name: params.load().experiments[name] for name in given["experiments"]}
+    for name, experiment in experiments.items():
+        images = len(codes.labels_of(experiment.dataset))
+        for space in codes.spaces(experiment, name, experiment.oneshot.distances):
+            assert len(space.codes) == images
+
+
+def test_the_history_has_a_row_an_epoch(project):
+    given, _ = project
+    for name, experiment in given["experiments"].items():
+        path = Path("metrics", experiment["dataset"], name, "history.csv")
+        with open(path, encoding="utf-8", newline="") as file:
+            assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+
+
+def test_codes_are_what_the_layers_put_out(project):
+    from stages.assembly import assemble
+    from stages.backend import keras
+
+    del project
+    images = np.load("data/arrays/cifar100/unseen.npy")
+    seen = np.load("data/arrays/cifar100/seen_train.npy")
+    network, objective = assemble(params.load().experiments["cifar100-siamese"], (32, 32, 3), 6)
+    objective.model.load_weights("data/models/cifar100/cifar100-siamese.weights.h5")
+    folder = Path("data/codes/cifar100/cifar100-siamese")
+    found = np.load(folder / "trained/neural_codes.npy")
+    assert (found.dtype, found.shape) == (np.float32, (48, 1024))
+    whole = keras.ops.convert_to_numpy(network(images.reshape(-1, 32, 32, 3), training=False))
+    np.testing.assert_allclose(found, whole, atol=1e-5)
+    mean = keras.ops.convert_to_numpy(network(seen.reshape(-1, 32, 32, 3), training=False)).mean(
+        axis=0
+    )
+    np.testing.assert_allclose(np.load(folder / "trained/neural_codes.mean.npy"), mean, atol=1e-5)
+    head = np.load(folder / "head.npy")
+    np.testing.assert_array_equal(head[:-1], objective.head()[0])
+
+
+def test_nothing_is_left_behind(project):
+    del project
+    assert not list(Path().rglob("*partial*"))
+    assert not [path for path in Path(".resume").rglob("*") if path.is_file()]
+
+
+def test_the_gate_passes_what_is_asked_and_names_what_fails(project, monkeypatch, capsys):
+    given, _ = project
+    check.main()
+    assert "5 of 5 experiments" in capsys.readouterr().out
+    settings = params.load()
+    accuracy = metrics(given, "digits-classifier", "network")["seen"]["test"]["accuracy"]
+    asked = params.Check(beat=[], at_least={"network/seen/test/accuracy": accuracy + 0.01})
+    changed = settings.model_copy(update={"check": settings.check | {"digits-classifier": asked}})
+    monkeypatch.setattr(params, "load", lambda: changed)
+    with pytest.raises(SystemExit) as stopped:
+        check.main()
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == (
+        f"metrics/digits/digits-classifier: network/seen/test/accuracy: {accuracy} "
+        f"is below {accuracy + 0.01}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "file", "content"),
+    [
+        (tasks, "digits", "data/arrays/digits/unseen.npy", b"\x93NUMPY\x01\x00v\x00{'descr'"),
+        (train, "digits-siamese", "data/arrays/digits/seen_train.npy", b"no array"),
+        (encode, "digits-siamese", "data/models/digits/digits-siamese.weights.h5", b"no weights"),
+        (oneshot, "digits-siamese", "data/tasks/digits/5-way.npy", b""),
+        (oneshot, "digits-siamese", f"{CODES}/head.npy", b"\x93NUM"),
+        (retrieval, "digits-siamese", f"{CODES}/trained/neural_codes.npy", b"x"),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_between_stages_is_one_line(project, stage, name, file, content):
+    del project
+    path = Path(file)
+    whole = path.read_bytes()
+    before = {each: each.read_bytes() for each in Path("metrics").rglob("*.json")}
+    try:
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=path.name) as error:
+            stage.main(name)
+    finally:
+        path.write_bytes(whole)
+    assert "\n" not in str(error.value)
+    assert before == {each: each.read_bytes() for each in Path("metrics").rglob("*.json")}
+
+
+def test_a_learned_distance_that_the_objective_lacks_is_refused(project, monkeypatch):
+    del project
+    settings = params.load()
+    experiment = settings.experiments["digits-classifier"]
+    scored = experiment.oneshot.model_copy(update={"distances": ["learned"]})
+    changed = experiment.model_copy(update={"oneshot": scored})
+    monkeypatch.setattr(
+        params,
+        "load",
+        lambda: settings.model_copy(update={"experiments": {"digits-classifier": changed}}),
+    )
+    with pytest.raises(UserError, match=r"experiments\.digits-classifier\.oneshot\.distances"):
+        oneshot.main("digits-classifier")
+
+
+def test_dvc_yaml_lists_the_params_that_a_stage_reads(project):
+    from test_dvc import STAGES
+
+    _, read = project
+    allowed = {  # read for a refusal or a place, not for a result
+        "download": "datasets.{}.sources",  # the digests say which bytes come of it
+        "train": "experiments.{}.codes.layers",  # that they are there is checked before training
+    }
+    for name, noted in read.items():
+        stage, _, entry = name.partition("@")
+        listed = {
+            key
+            for dep in STAGES[name].deps
+            if type(dep).__name__ == "ParamsDependency"
+            for key in dep.params
+        }
+        under = {path for path in noted for key in listed if f"{path}.".startswith(f"{key}.")}
+        unlisted = {path for path in noted - under if path != allowed.get(stage, "").format(entry)}
+        assert not unlisted, f"{name} reads, but dvc.yaml does not list: {sorted(unlisted)}"
+        unread = {
+            key for key in listed if not any(f"{path}.".startswith(f"{key}.") for path in noted)
+        }
+        assert not unread, f"{name} does not read, but dvc.yaml lists: {sorted(unread)}"
