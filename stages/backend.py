@@ -72,5 +72,6 @@ def load_weights(model: keras.Model, path: Path) -> None:
         model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"{path}: no weights of this network in it ({str(error)[:200]}); delete it and run dvc repro"
+            f"{path}: no weights of this network in it ({str(error)[:200]}); "
+            "delete it and run dvc repro"
         ) from None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages import files, params
+from stages import files
 from stages.command import UserError
 from stages.measures.distances import DISTANCES
 
@@ -36,29 +36,30 @@ def labels_of(dataset: str) -> np.ndarray:
     return np.repeat(np.arange(classes), examples)
 
 
-def spaces(experiment: params.Experiment, name: str, distances: list[str]) -> Iterator[Space]:
+def spaces(dataset: str, name: str, layers: list[str], distances: list[str]) -> Iterator[Space]:
     """Yield every space of an experiment: of its layers, of pixels, of its layers untrained.
 
     Args:
-        experiment: its section of params.yaml.
-        name: its name.
+        dataset: the dataset's name.
+        name: the experiment's name.
+        layers: names of the layers whose codes were written.
         distances: names from `DISTANCES`, and `learned`, which trained codes alone have.
 
     Raises:
         UserError: for files that are missing or damaged, and for `learned` without a head.
     """
-    folder = Path("data/codes", experiment.dataset, name)
+    folder = Path("data/codes", dataset, name)
     plain = [distance for distance in distances if distance in DISTANCES]
-    for layer in experiment.codes.layers:
+    for layer in layers:
         codes, mean = _read(folder / "trained", layer)
         for distance in plain:
             yield Space((layer, distance), DISTANCES[distance](codes, mean))
         if "learned" in distances:
             yield Space((layer, "learned"), codes, _head(folder, name))
-    pixels, mean = _pixels(experiment.dataset)
+    pixels, mean = _pixels(dataset)
     for distance in plain:
         yield Space(("pixels", distance), DISTANCES[distance](pixels, mean))
-    for layer in experiment.codes.layers:
+    for layer in layers:
         codes, mean = _read(folder / "untrained", layer)
         for distance in plain:
             yield Space(("untrained", layer, distance), DISTANCES[distance](codes, mean))

@@ -36,7 +36,8 @@ def main(name: str) -> None:
         each: {("chance",): 1 / (drawn.shape[1] - 1), ("tasks",): len(drawn)}
         for each, drawn in tasks.items()
     }
-    for space in codes.spaces(experiment, name, experiment.oneshot.distances):
+    layers, distances = experiment.codes.layers, experiment.oneshot.distances
+    for space in codes.spaces(experiment.dataset, name, layers, distances):
         for each, drawn in tasks.items():
             hits = one_shot_hits(space.codes, drawn, labels, head=space.head)
             found[each][space.keys] = figures(hits)

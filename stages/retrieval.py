@@ -49,7 +49,8 @@ def main(name: str) -> None:
         ("queries",): len(labels),
         ("chance",): round(chance_average_precision(labels), _DIGITS),
     }
-    for space in codes.spaces(experiment, name, chosen.distances):
+    layers = experiment.codes.layers
+    for space in codes.spaces(experiment.dataset, name, layers, chosen.distances):
         scores = retrieval_scores(space.codes, labels, block_bytes=chosen.memory * 2**20)
         rng = np.random.default_rng(settings.seed)  # the same resamples for each: paired
         found[space.keys] = figures(scores, rng, chosen.resamples)

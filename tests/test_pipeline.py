@@ -156,7 +156,8 @@ def test_mistake_6_methods_are_scored_on_the_same_images_and_tasks(project):
     experiments = {name: params.load().experiments[name] for name in given["experiments"]}
     for name, experiment in experiments.items():
         images = len(codes.labels_of(experiment.dataset))
-        for space in codes.spaces(experiment, name, experiment.oneshot.distances):
+        layers, distances = experiment.codes.layers, experiment.oneshot.distances
+        for space in codes.spaces(experiment.dataset, name, layers, distances):
             assert len(space.codes) == images
 
 

@@ -31,7 +31,10 @@ SIAMESE = {"examples_per_class": 2}
 SYSTEMS = {
     "classifier": ("digits-classifier", {}),
     "all-pairs": ("digits-siamese", SIAMESE),
-    "random-pairs": ("digits-siamese", {"pairs": "random", "examples_per_class": 0}),
+    "random-pairs": (
+        "digits-siamese",
+        {"pairs": "random", "examples_per_class": 0, "loss": "binary"},
+    ),
 }
 
 

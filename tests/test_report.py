@@ -1,0 +1,320 @@
+"""The page: whole, closed in itself, escaped, the same again, and honest about what is missing."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages import codes, params, report
+from stages.command import UserError, run
+
+ROOT = Path(__file__).parent.parent
+PARAMS = params.load(ROOT / "params.yaml")
+NAMES = ["<i>zero</i>", 'one"&', "two_2", "three"]
+CLASSES, EXAMPLES = 4, 3
+# Four classes on a line, and a last image of class 3 that looks like class 0.
+CODES = np.float32([[0], [1], [2], [10], [11], [12], [20], [21], [22], [30], [31], [0.4]])
+LABELS = np.repeat(np.arange(CLASSES), EXAMPLES)
+TASKS = np.int32(
+    [
+        [0, 1, 3, 6],  # class 0, chosen right, first
+        [3, 1, 4, 6],  # class 1, chosen right, second
+        [11, 9, 3, 0],  # class 3, taken for class 0
+        [4, 0, 7, 3],  # class 1, chosen right, third
+    ]
+)
+
+
+def scores(measure, others=(), **counts):
+    def each(value):
+        figures = {measure: value, "ci95_low": value - 0.01, "ci95_high": value + 0.01}
+        return figures | dict.fromkeys(others, 0.5)
+
+    return counts | {
+        "chance": 0.3333,
+        "neural_codes": {"l2": each(0.7512), "l2_normalised": each(0.7)},
+        "pixels": {"l2": each(0.6)},
+        "untrained": {"neural_codes": {"l2": each(0.4)}},
+    }
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, np.ndarray):
+        np.save(path, content)
+    else:
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def add_experiment(name, seen):
+    metrics = Path("metrics/toy", name)
+    figures = {"train": seen, "test": seen}
+    write(metrics / "network.json", {"parameters": 1234567, "seen": figures})
+    took = {"epochs": 2, "seconds": 3.5, "images_per_second": 4321, "device": "cpu:0", "cores": 2}
+    versions = {"python": "3.11.7", "keras": "3.15.1"}
+    write(metrics / "run.json", took | {"backend": "tensorflow", "versions": versions})
+    write(metrics / "history.csv", "epoch,accuracy,loss,val_loss\n1,.5,1.5,\n2,.75,1,1.25\n")
+    write(metrics / "oneshot.json", {"3-way": scores("accuracy", tasks=4)})
+    further = ("precision_at_1", "precision_at_5", "r_precision", "mean_average_precision_at_r")
+    ranked = scores("mean_average_precision", further, queries=12)
+    write(metrics / "retrieval.json", ranked)
+    for state in ("trained", "untrained"):
+        write(Path("data/codes/toy", name, state, "neural_codes.npy"), CODES)
+        write(Path("data/codes/toy", name, state, "neural_codes.mean.npy"), np.float32([15]))
+
+
+@pytest.fixture(autouse=True)
+def toy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    published = [
+        {
+            "system": "people & co",
+            "measure": "3-way one-shot",
+            "figure": 0.955,
+            "protocol": "tasks",
+        },
+        {
+            "system": "other",
+            "measure": "accuracy on the seen classes",
+            "figure": 0.5,
+            "protocol": "",
+        },
+        {"system": "third", "measure": "something else", "figure": 0.25, "protocol": "none"},
+    ]
+    dataset = PARAMS.datasets["digits"].model_copy(
+        update={"published": [params.Published(**each) for each in published]}
+    )
+    settings = PARAMS.model_copy(update={"datasets": {"toy": dataset}})
+    monkeypatch.setattr(params, "load", lambda: settings)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (CLASSES, EXAMPLES, 6, 6, 1), np.uint8)
+    for split in ("seen_train", "seen_test", "unseen"):
+        write(Path("data/arrays/toy", f"{split}.npy"), images)
+    write(Path("data/arrays/toy/classes.json"), {"seen": list("abcd"), "unseen": NAMES})
+    write(Path("data/tasks/toy/3-way.npy"), TASKS)
+    add_experiment("toy-classifier", {"accuracy": 0.9876, "cross_entropy": 0.12345})
+    add_experiment("toy-siamese", {"pair_accuracy": 0.8, "pair_auc": 0.9})
+
+
+class Page(HTMLParser):
+    """The elements of the page, in order, and whether each that is opened is closed."""
+
+    VOID = ("meta", "img", "br", "link", "input")
+
+    def __init__(self):
+        super().__init__()
+        report.main("toy")
+        self.html = Path("reports/toy.html").read_text(encoding="utf-8")
+        self.elements, self.open, self.words = [], [], []
+        self.feed(self.html)
+        assert not self.open
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def test_what_was_measured_stands_on_the_page():
+    text = Page().text
+    assert (
+        "Networks are trained on 4 seen classes (images a class: 3 for training, 3 for test)"
+        in text
+    )
+    assert "toy-classifier 1,234,567 2 3.5 4,321 cpu:0, 2 cores" in text
+    assert (
+        "toy-classifier, images of the seen classes accuracy cross-entropy train 98.8 % 0.123"
+        in text
+    )
+    assert "train 80.0 % 0.900" in text
+    assert "3-way: accuracy in percent over 4 tasks" in text
+    assert "neural codes 75.1 74.1–76.1 70.0 69.0–71.0" in text
+    assert "neural codes, untrained 40.0 39.0–41.0 –" in text
+    assert "Mean average precision in percent over 12 queries" in text
+    assert "python 3.11.7, keras 3.15.1" in text
+    assert "yet" not in text
+
+
+def test_pixels_stand_once_a_table_and_the_best_distance_of_each_experiment_is_marked():
+    page = Page()
+    assert len(re.findall(r'<th scope="row">pixels', page.html)) == 2  # one-shot and retrieval
+    best = re.findall(r"<b title=[^>]*>([\d.]+)</b>", page.html)
+    assert best == ["75.1"] * 4
+
+
+def test_published_figures_stand_beside_ours_of_the_same_measure():
+    text = Page().text
+    ours = "75.1 74.1–76.1 here: unseen classes, 4 tasks; neural codes, L2"
+    assert f"people & co 95.5 tasks toy-classifier {ours} toy-siamese {ours}" in text
+    assert "other 50.0 toy-classifier 98.8 here: test images of 4 classes something else" in text
+
+
+def test_nothing_is_asked_of_a_network():
+    page = Page()
+    assert not {"script", "link", "iframe", "base"} & {tag for tag, _ in page.elements}
+    for _, attributes in page.elements:
+        for name in ("src", "href", "xlink:href", "srcset", "action"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/png;base64,"))
+    assert not re.search(r"@import|url\((?!#)", page.html)
+
+
+def test_names_are_escaped():
+    page = Page()
+    assert "<i>" not in page.html
+    assert "<i>zero</i>" in page.text
+    assert 'one"&' in page.text
+    assert "two 2" in page.text
+
+
+def test_every_picture_has_words_and_every_table_says_what_its_headings_head():
+    page = Page()
+    assert all(image["alt"] for image in page.all("img"))
+    assert page.all("th")
+    assert all(head["scope"] in ("col", "row", "rowgroup") for head in page.all("th"))
+    assert len(page.all("table")) == len(page.all("caption"))
+    assert len(page.all("svg")) == sum("aria-label" in each for each in page.all("div"))
+    identities = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(identities) == len(set(identities))
+    assert {link["href"][1:] for link in page.all("a")} <= set(identities)
+
+
+def test_drawings_leave_their_colours_to_the_page():
+    html = Page().html
+    svg = "".join(re.findall(r"<svg.*?</svg>", html, re.DOTALL))
+    assert not re.search(r"#[0-9a-f]{6}", svg)
+    for name in set(re.findall(r"var\((--paint-\d\d)\)", svg)):
+        assert f"{name}:" in html
+
+
+def test_choices_are_the_first_right_and_the_first_wrong_ones_without_ties():
+    space = codes.Space(("neural_codes", "l2"), CODES)
+    tie = np.int32([[4, 3, 5, 9]])
+    tasks = np.concatenate([tie, TASKS])
+    assert report.choices(space, tasks, LABELS, 2).tolist() == [[1, 0], [2, 1], [3, 2]]
+    assert report.choices(space, tie, LABELS, 2).tolist() == []
+
+
+def test_choices_by_a_learned_distance():
+    codes_2d = np.float32([[0, 0], [9, 0], [0, 5]])  # only the second component counts
+    space = codes.Space(("x", "learned"), codes_2d, (np.float32([0, -1]), 0.5))
+    assert report.choices(space, np.int32([[0, 1, 2]]), np.array([0, 0, 1]), 1).tolist() == [[0, 0]]
+
+
+def test_pictured_choices_are_marked():
+    figures = re.findall(r'<figure class="task">.*?</figure>', Page().html, re.DOTALL)
+    assert len(figures) == 2 * 4  # of each experiment three right and one wrong
+    right, wrong = figures[0], figures[3]
+    assert re.findall(r'<li class="(\w+)"', right) == ["right"]
+    assert re.search(
+        r'<li class="right"><img [^>]*alt="&lt;i&gt;zero&lt;/i&gt;, chosen, right">', right
+    )
+    assert "✓ right" in right
+    assert re.findall(r'<li class="(\w+)"', wrong) == ["true", "wrong"]
+    assert re.search(r'<li class="true"><img [^>]*alt="three, of the query’s class">', wrong)  # noqa: RUF001
+    assert re.search(r'<li class="wrong"><img [^>]*alt="[^"]*zero[^"]*, chosen, wrong">', wrong)
+    assert "✗ taken for" in wrong
+
+
+def test_a_picture_is_the_image():
+    for channels in (1, 3):
+        image = np.random.default_rng(1).integers(0, 256, (5, 4, channels), np.uint8)
+        kind, png = report.picture(image).split(",")
+        assert kind == "data:image/png;base64"
+        again = np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
+        assert (again.reshape(image.shape) == image).all()
+
+
+def test_many_experiments_picture_fewer_tasks(monkeypatch):
+    monkeypatch.setattr(report, "_PICTURE_BYTES", 1)
+    assert Page().html.count('<figure class="task">') == 2 * 2  # one right, one wrong
+
+
+def test_the_same_bytes_again():
+    assert Page().html == Page().html
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("network.json", "toy-siamese, images of the seen classes: not measured yet."),
+        ("run.json", "toy-siamese 1,234,567 not measured yet"),
+        ("history.csv", "toy-siamese Not measured yet. Pictured tasks"),
+        ("oneshot.json", "toy-siamese codes not measured yet"),
+        ("retrieval.json", "toy-siamese codes not measured yet"),
+    ],
+)
+def test_what_an_experiment_lacks_is_said(part, said):
+    Path("metrics/toy/toy-siamese", part).unlink()
+    assert said in Page().text
+
+
+def test_a_task_set_of_one_experiment_only():
+    both = {"2-way": scores("accuracy", tasks=4), "3-way": scores("accuracy", tasks=4)}
+    write(Path("metrics/toy/toy-siamese/oneshot.json"), both)
+    assert "toy-classifier codes not measured yet toy-siamese neural codes" in Page().text
+
+
+def test_figures_without_a_layer_and_history_without_an_epoch():
+    write(Path("metrics/toy/toy-siamese/oneshot.json"), {"3-way": {"chance": 0.3, "tasks": 4}})
+    write(Path("metrics/toy/toy-siamese/history.csv"), "epoch,loss\n")
+    assert "toy-siamese codes not measured yet" in Page().text
+
+
+def test_codes_that_are_gone_are_said():
+    shutil.rmtree("data/codes/toy/toy-siamese")
+    page = Page()
+    assert "neural_codes.npy: no such file" in page.text
+    assert page.html.count('<figure class="task">') == 4
+
+
+@pytest.mark.parametrize("keep_folder", [True, False])
+def test_nothing_measured_at_all(keep_folder):
+    shutil.rmtree("metrics")
+    if keep_folder:
+        Path("metrics/toy/toy-siamese").mkdir(parents=True)
+    page = Page()
+    assert page.text.lower().count("measured yet") >= 6
+    assert not page.all("img")
+
+
+def test_an_unknown_dataset_is_one_line(monkeypatch, capsys):
+    with pytest.raises(UserError, match="no entry 'other'"):
+        report.main("other")
+    monkeypatch.setattr(sys, "argv", ["report", "other"])
+    with pytest.raises(SystemExit) as end:
+        run(report.main)
+    assert end.value.code == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_no_framework_is_loaded():
+    loaded = (
+        "import sys, stages.report; print({'keras', 'tensorflow', 'jax', 'torch'} & {*sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
