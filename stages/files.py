@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shutil
+import tokenize
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,18 +57,17 @@ def read_array(path: str | Path, *, dtype: str, dimensions: int) -> np.ndarray:
         UserError: when the file is missing, damaged, or holds another kind of array.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the stage that makes it: dvc repro") from None
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
         raise UserError(
             f"{path}: damaged .npy file ({error}); delete it and run dvc repro"
         ) from None
-    if not isinstance(array, np.ndarray) or (array.dtype, array.ndim) != (dtype, dimensions):
-        found = f"{array.dtype} with {array.ndim}" if isinstance(array, np.ndarray) else "archive"
+    if (array.dtype, array.ndim) != (dtype, dimensions):
         raise UserError(
-            f"{path}: expected {dtype} with {dimensions} axes, found {found}; "
-            "delete it and run dvc repro"
+            f"{path}: expected {dtype} with {dimensions} axes, found {array.dtype} with "
+            f"{array.ndim}; delete it and run dvc repro"
         )
     return array
 
@@ -79,10 +79,11 @@ def read_splits(dataset: str) -> dict[str, np.ndarray]:
         uint8 (classes, examples, height, width, channels) by name: `seen_train`, `seen_test`,
         `unseen`, and `seen_validation` where params.yaml has one.
     """
+    there = {path.stem for path in folder("data/arrays", dataset)}
+    names = {"seen_train", "seen_test", "unseen"} | (there & {"seen_validation"})
     return {
-        path.stem: read_array(path, dtype="uint8", dimensions=5)
-        for path in folder("data/arrays", dataset)
-        if path.stem.startswith(("seen", "unseen"))
+        name: read_array(Path("data/arrays", dataset, f"{name}.npy"), dtype="uint8", dimensions=5)
+        for name in sorted(names)
     }
 
 

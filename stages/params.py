@@ -225,7 +225,7 @@ class Check(Section):
 class Params(Section):
     """The whole of params.yaml."""
 
-    seed: Whole
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)]
     datasets: dict[Key, Dataset]
     experiments: dict[Key, Experiment]
     check: dict[Key, Check]
@@ -258,7 +258,7 @@ def load(path: str | Path = "params.yaml") -> Params:
         given = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run from the project's top folder") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date like 2026-13-45
         raise UserError(f"{path}: no valid YAML: {error}") from None
     try:
         params = Params.model_validate(given)
@@ -292,7 +292,7 @@ def _lines(error: pydantic.ValidationError, prefix: str = "") -> str:
     """Return what is wrong as one line: key, what was expected, what was found."""
     lines = []
     for problem in error.errors():
-        key = prefix + ".".join(str(part) for part in problem["loc"] if part != "[key]")
+        key = ".".join([prefix] * bool(prefix) + [str(p) for p in problem["loc"] if p != "[key]"])
         message = problem["msg"].removeprefix("Value error, ")
         given = problem["input"]
         if problem["type"] == "missing":
@@ -390,7 +390,7 @@ def _module_problems(here: str, room: str, chosen: str | Chosen) -> list[str]:
     try:
         settings_of(room, name).model_validate(chosen.settings)
     except pydantic.ValidationError as error:
-        return [_lines(error, prefix=f"{here}.")]
+        return [_lines(error, prefix=here)]
     return []
 
 

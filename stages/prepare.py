@@ -103,7 +103,8 @@ def split(contents: Contents, dataset: params.Dataset) -> tuple[dict[str, np.nda
         names[name] = [part.names[label] for label in classes]
     if names["seen_train"] != names["seen_test"]:
         raise UserError("split: seen_train and seen_test must have the same classes")
-    if leaked := set(names["seen_train"]) & set(names["unseen"]):
+    seen = {label for name in names.keys() - {"unseen"} for label in names[name]}
+    if leaked := seen & set(names["unseen"]):
         raise UserError(f"split: classes both seen and unseen: {', '.join(sorted(leaked))}")
     arrays |= fixed_tasks(contents, dataset.split)
     return arrays, {"seen": names["seen_train"], "unseen": names["unseen"]}
@@ -126,8 +127,8 @@ def fixed_tasks(contents: Contents, split: params.Split) -> dict[str, np.ndarray
     )
     arrays = {}
     for name, fixed in contents.tasks.items():
-        indices = place.ravel()[fixed.indices]
-        if fixed.part != unseen.part or (indices < 0).any():
+        other = fixed.part != unseen.part
+        if other or (indices := place.ravel()[fixed.indices]).min() < 0:
             raise UserError(f"tasks {name!r} name images that are not in split.unseen")
         arrays[f"tasks_{name}"] = indices.astype(np.int32)
     return arrays

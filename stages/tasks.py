@@ -29,6 +29,11 @@ def main(dataset: str) -> None:
     with files.replacing(Path("data/tasks", dataset)) as folder:
         for name, chosen in settings.sets.items():
             if chosen.draw == "fixed":
+                if not (arrays / f"tasks_{name}.npy").exists():
+                    raise UserError(
+                        f"params.yaml: datasets.{dataset}.tasks.sets.{name}: this dataset comes "
+                        "with no tasks of that name"
+                    )
                 tasks = files.read_array(arrays / f"tasks_{name}.npy", dtype="int32", dimensions=2)
             else:
                 try:

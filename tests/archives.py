@@ -73,17 +73,17 @@ def _pickled(value) -> bytes:
 
 def write_tar(path: Path, members: dict[str, bytes | tarfile.TarInfo]) -> None:
     """Write a .tar.gz, the same bytes every time; a `TarInfo` is a header without content."""
-    tar = io.BytesIO()
-    with tarfile.open(fileobj=tar, mode="w") as archive:
-        for name, content in members.items():
-            if isinstance(content, tarfile.TarInfo):
-                archive.addfile(content)
-            else:
-                header = tarfile.TarInfo(name)
-                header.size = len(content)
-                archive.addfile(header, io.BytesIO(content))
+    tar = b""
+    for name, content in members.items():
+        if isinstance(content, tarfile.TarInfo):
+            tar += content.tobuf(tarfile.GNU_FORMAT)
+        else:
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            tar += header.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512)
+    tar += bytes(1024)  # two empty blocks are the end
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(tar.getvalue(), compresslevel=1, mtime=0))
+    path.write_bytes(gzip.compress(tar, compresslevel=1, mtime=0))
 
 
 def write_zip(path: Path, members: dict[str, bytes]) -> None:

@@ -108,7 +108,9 @@ def test_usage_of_a_real_stage(tmp_path, words):
 
 
 def test_an_interrupt_from_the_keyboard_is_one_line_and_130(tmp_path):
-    waiting = "import sys, time\nfrom stages.command import run\n"
+    waiting = "import signal, time\nfrom stages.command import run\n"
+    # A process started in the background inherits that it ignores the keyboard.
+    waiting += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     waiting += "def main(dataset):\n    print('started', flush=True)\n    time.sleep(60)\n"
     (tmp_path / "waiting.py").write_text(waiting + "run(main)\n")
     with python(tmp_path, "-m", "waiting", "digits") as process:

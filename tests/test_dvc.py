@@ -4,6 +4,8 @@ import ast
 from pathlib import Path
 
 import pytest
+import yaml
+from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 
 from stages import params
@@ -94,3 +96,37 @@ def test_no_setting_turns_the_run_cache_off():
         for out in stage.outs:
             assert not out.persist, f"{stage.name}: {out}"
             assert out.use_cache or out.metric or out.plot, f"{stage.name}: {out}"
+
+
+def params_of(name: str) -> set[str]:
+    return {
+        key for dep in STAGES[name].deps if isinstance(dep, ParamsDependency) for key in dep.params
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in STAGES if "@" in name])
+def test_editing_one_entry_reruns_no_other(name):
+    entry = name.partition("@")[2]
+    for key in params_of(name):
+        assert key == "seed" or key.split(".")[1] == entry
+
+
+@pytest.mark.parametrize("name", [name for name in STAGES if name.startswith("train@")])
+def test_editing_an_evaluation_setting_reruns_no_training(name):
+    sections = {key.split(".")[2] for key in params_of(name) - {"seed"}}
+    assert sections == {"dataset", "network", "objective", "training"}
+
+
+def test_a_sixth_experiment_is_an_entry_of_params_alone(tmp_path, monkeypatch):
+    given = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    given["experiments"]["sixth"] = given["experiments"]["digits-classifier"]
+    given["check"]["sixth"] = given["check"]["digits-classifier"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    stages = {stage.name: stage for stage in Repo.init(no_scm=True).index.stages}
+    new = {f"{stage}@sixth" for stage in ("train", "encode", "oneshot", "retrieval")}
+    assert set(stages) - set(STAGES) == new
+    outs = [out.def_path for name in new for out in stages[name].outs]
+    assert "metrics/digits/sixth/oneshot.json" in outs
+    params.load()

@@ -257,7 +257,7 @@ def test_a_learned_distance_that_the_objective_lacks_is_refused(project, monkeyp
 
 
 def test_dvc_yaml_lists_the_params_that_a_stage_reads(project):
-    from test_dvc import STAGES
+    from test_dvc import params_of
 
     _, read = project
     allowed = {  # read for a refusal or a place, not for a result
@@ -266,12 +266,7 @@ def test_dvc_yaml_lists_the_params_that_a_stage_reads(project):
     }
     for name, noted in read.items():
         stage, _, entry = name.partition("@")
-        listed = {
-            key
-            for dep in STAGES[name].deps
-            if type(dep).__name__ == "ParamsDependency"
-            for key in dep.params
-        }
+        listed = params_of(name)
         under = {path for path in noted for key in listed if f"{path}.".startswith(f"{key}.")}
         unlisted = {path for path in noted - under if path != allowed.get(stage, "").format(entry)}
         assert not unlisted, f"{name} reads, but dvc.yaml does not list: {sorted(unlisted)}"

@@ -122,6 +122,12 @@ def test_a_set_of_tasks_does_not_depend_on_the_others(project):
     np.testing.assert_array_equal(drawn("digits")["5-way"], first["5-way"])
 
 
+def test_sets_of_other_names_have_other_tasks(project):
+    change("digits", {"again": {"draw": "all_classes", "ways": 5, "count": 60}})
+    found = drawn("digits")
+    assert (found["again"] != found["5-way"]).any(axis=1).mean() > 0.9
+
+
 # One row a mistake: the dataset, the task sets that are changed, and what the message says.
 MISTAKES = {
     "more fixed tasks than there are": (

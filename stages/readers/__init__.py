@@ -83,5 +83,5 @@ def check_path(path: str, source: str) -> None:
         UserError: naming the path.
     """
     pure = PurePosixPath(path.replace("\\", "/"))
-    if pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[:1]:
+    if pure.is_absolute() or ".." in pure.parts or ":" in path.partition("/")[0]:
         raise UserError(f"{source}: member {path!r} leaves the archive; do not use this archive")

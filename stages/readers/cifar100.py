@@ -1,5 +1,6 @@
 """CIFAR-100 (Krizhevsky 2009), from the official archive of Python pickles."""
 
+import gzip
 import io
 import pickle
 import struct
@@ -47,8 +48,15 @@ def read(folder: Path) -> Contents:
     """
     path = folder / _ARCHIVE
     members = _members(path)
-    names = [name.decode() for name in _field(members["meta"], b"fine_label_names", list, path)]
+    names = _names(members["meta"], path)
     return Contents({part: _part(members[part], names, path) for part in ("train", "test")})
+
+
+def _names(content: dict, path: Path) -> list[str]:
+    names = _field(content, b"fine_label_names", list, path)
+    if not all(type(name) is bytes and name.isascii() for name in names):
+        raise UserError(f"{path}: expected fine_label_names as bytes of ASCII")
+    return [name.decode() for name in names]
 
 
 def _members(path: Path) -> dict[str, dict]:
@@ -56,7 +64,7 @@ def _members(path: Path) -> dict[str, dict]:
     wanted = {f"cifar-100-python/{name}": name for name in ("train", "test", "meta")}
     found = {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with gzip.open(path) as whole, tarfile.open(fileobj=whole, mode="r:") as archive:
             for member in archive:
                 check_path(member.name, str(path))
                 if member.name not in wanted:
@@ -65,14 +73,17 @@ def _members(path: Path) -> dict[str, dict]:
                     raise UserError(
                         f"{path}: {member.name}: expected a file of at most {_LARGEST} bytes"
                     )
-                data = archive.extractfile(member).read()
-                found[wanted[member.name]] = _unpickle(data, f"{path}: {member.name}")
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+                found[member.name] = archive.extractfile(member).read()
+            while whole.read(2**20):  # to the end, where gzip keeps the checksum of it all
+                pass
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the stage that makes it: dvc repro") from None
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: damaged archive ({error}); download it again") from None
-    for name, short in wanted.items():
-        if short not in found:
+    for name in wanted:
+        if name not in found:
             raise UserError(f"{path}: no {name} in it; expected the official layout")
-    return found
+    return {short: _unpickle(found[name], f"{path}: {name}") for name, short in wanted.items()}
 
 
 def _unpickle(data: bytes, source: str) -> dict:
@@ -80,7 +91,7 @@ def _unpickle(data: bytes, source: str) -> dict:
         content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except (
         pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, AttributeError,
-        TypeError, ImportError, OverflowError, struct.error,
+        TypeError, ImportError, OverflowError, struct.error, MemoryError,
     ) as error:  # fmt: skip
         raise UserError(
             f"{source}: refused as a pickle: {error}; download the archive again"

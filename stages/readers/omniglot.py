@@ -1,6 +1,7 @@
 """Omniglot (Lake, Salakhutdinov and Tenenbaum 2015) and its 20 fixed one-shot runs."""
 
 import io
+import lzma
 import re
 import zipfile
 import zlib
@@ -45,7 +46,12 @@ def _members(path: Path) -> dict[str, bytes]:
                     raise UserError(f"{path}: {member.filename}: larger than {_LARGEST} bytes")
                 if not member.is_dir():
                     found[member.filename] = archive.read(member)
-    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the stage that makes it: dvc repro") from None
+    except (
+        zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError,
+        NotImplementedError, RuntimeError,
+    ) as error:  # fmt: skip
         raise UserError(f"{path}: damaged archive ({error}); download it again") from None
     return found
 
@@ -57,7 +63,9 @@ def _drawing(data: bytes, source: str) -> np.ndarray:
             if image.size != (_SIDE, _SIDE):
                 raise UserError(f"{source}: expected {_SIDE}x{_SIDE} pixels, got {image.size}")
             return np.where(np.asarray(image.convert("L")) < 128, np.uint8(255), np.uint8(0))
-    except (OSError, SyntaxError, ValueError, zlib.error) as error:
+    except (
+        OSError, SyntaxError, ValueError, zlib.error, PIL.Image.DecompressionBombError
+    ) as error:  # fmt: skip
         raise UserError(
             f"{source}: damaged PNG file ({error}); download the archive again"
         ) from None
@@ -98,8 +106,11 @@ def _runs(path: Path, evaluation: np.ndarray) -> np.ndarray:
     for run in sorted(name for name in members if name.endswith("/class_labels.txt")):
         folder = run.removesuffix("class_labels.txt") + "training/"
         support = [place(name) for name in sorted(members) if name.startswith(folder)]
-        for line in members[run].decode().splitlines():
-            query, true = (place(name) for name in line.split())
+        for line in members[run].decode("latin-1").splitlines():
+            words = line.split()
+            if len(words) != 2:
+                raise UserError(f"{path}: {run}: expected two file names, got {line!r}")
+            query, true = map(place, words)
             if true not in support:
                 raise UserError(f"{path}: {run}: {line!r}: not among the run's training drawings")
             trials.append([query, *support])
