@@ -22,7 +22,10 @@ def assemble(
         UserError: for settings that do not go together, and for layers that are not there.
     """
     chosen = experiment.network
-    network = _module("networks", chosen.name).build(tuple(shape), **chosen.settings)
+    try:
+        network = _module("networks", chosen.name).build(tuple(shape), **chosen.settings)
+    except ValueError as error:
+        raise UserError(f"network {chosen.name} on {tuple(shape)} images: {error}") from None
     layers = [layer.name for layer in network.layers]
     for name in experiment.codes.layers:
         if name not in layers:

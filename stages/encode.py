@@ -11,6 +11,7 @@ import collections
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tqdm
@@ -19,6 +20,10 @@ from stages import backend, files, params
 from stages.assembly import assemble
 from stages.backend import keras
 from stages.command import run
+from stages.measures import verification
+from stages.measures.classification import classification_scores
+from stages.measures.distances import l2_normalised
+from stages.measures.pairs import draw_pairs
 
 
 def predicted(
@@ -69,6 +74,52 @@ def write_means(folder: Path, extractor: keras.Model, seen: np.ndarray, batch: i
         files.write_array(folder / f"{name}.mean.npy", mean.astype(np.float32))
 
 
+def classification_figures(
+    outputs: dict[str, np.ndarray], labels: dict[str, np.ndarray], **_: Any
+) -> dict[str, dict[str, float]]:
+    """Return accuracy, top-5 accuracy and cross-entropy of each seen split from its logits."""
+    return {split: classification_scores(outputs[split], labels[split]) for split in outputs}
+
+
+def verification_figures(
+    outputs: dict[str, np.ndarray],
+    labels: dict[str, np.ndarray],
+    *,
+    head: tuple[np.ndarray, float] | None,
+    pairs: int,
+    rng: np.random.Generator,
+) -> dict[str, dict[str, float]]:
+    """Return accuracy and area under the ROC curve on balanced pairs of each seen split.
+
+    The threshold of "same class" is the best one on the training pairs (as Huang et al. 2007 do
+    for faces); codes without a learned distance are compared by their cosine.
+
+    Args:
+        outputs: class-sorted codes by split, `train` first.
+        labels: the class of each.
+        head: (w, b) of the learned distance, or None.
+        pairs: how many to draw of each split.
+        rng: where they come from.
+    """
+    figures = {}
+    for split, codes in outputs.items():
+        classes = int(labels[split][-1]) + 1
+        drawn = draw_pairs(rng, classes=classes, examples=len(codes) // classes, count=pairs)
+        same = labels[split][drawn[:, 0]] == labels[split][drawn[:, 1]]
+        codes = codes if head else l2_normalised(codes)
+        scores = verification.pair_scores(codes[drawn[:, 0]], codes[drawn[:, 1]], head=head)
+        if split == "train":
+            threshold = verification.best_threshold(scores, same)
+        figures[split] = {
+            "pair_accuracy": verification.pair_accuracy(scores, same, threshold=threshold),
+            "pair_auc": verification.area_under_roc(scores, same),
+        }
+    return figures
+
+
+_JUDGES = {"classes": classification_figures, "pairs": verification_figures}
+
+
 def main(name: str) -> None:
     """Write the codes of one experiment, trained and untrained, and its network.json."""
     settings = params.load()
@@ -92,23 +143,25 @@ def main(name: str) -> None:
             write_codes(folder / state, extractor, arrays["unseen"], batch)
             write_means(folder / state, extractor, images, batch)
             print(f"{name}: {state} codes of {', '.join(layers)}", flush=True)
-        if head := objective.head():
+        head = objective.head()
+        if head:
             files.write_array(folder / "head.npy", np.append(*head).astype(np.float32))
         seen = {
             split.removeprefix("seen_"): arrays[split]
             for split in ("seen_train", "seen_validation", "seen_test")
             if split in arrays
         }
-        figures = objective.seen_figures(
+        figures = _JUDGES[objective.judged_by](
             {
                 split: np.concatenate(
                     [each["outputs"] for each in predicted(outputs, array, batch)]
                 )
                 for split, array in seen.items()
             },
-            np.random.default_rng(settings.seed),
-            examples={split: array.shape[1] for split, array in seen.items()},
+            {split: files.labels_of(array) for split, array in seen.items()},
+            head=head,
             pairs=experiment.codes.pairs,
+            rng=np.random.default_rng(settings.seed),
         )
     parameters = objective.model.count_params()
     files.write_json(

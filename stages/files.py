@@ -87,6 +87,11 @@ def read_splits(dataset: str) -> dict[str, np.ndarray]:
     }
 
 
+def labels_of(images: np.ndarray) -> np.ndarray:
+    """Return int (classes * examples,): the class of each of class-sorted images."""
+    return np.repeat(np.arange(images.shape[0]), images.shape[1])
+
+
 def read_tasks(dataset: str) -> dict[str, np.ndarray]:
     """Return the frozen tasks of a dataset: int32 (tasks, 1 + ways) by the name of their set."""
     return {

@@ -101,11 +101,11 @@ def split(contents: Contents, dataset: params.Dataset) -> tuple[dict[str, np.nda
         ]
         arrays[name] = np.stack([with_channels(each, dataset.image.channels) for each in images])
         names[name] = [part.names[label] for label in classes]
-    if names["seen_train"] != names["seen_test"]:
-        raise UserError("split: seen_train and seen_test must have the same classes")
-    seen = {label for name in names.keys() - {"unseen"} for label in names[name]}
-    if leaked := seen & set(names["unseen"]):
-        raise UserError(f"split: classes both seen and unseen: {', '.join(sorted(leaked))}")
+    for name in (each for each in names if each != "unseen"):
+        if leaked := set(names[name]) & set(names["unseen"]):
+            raise UserError(f"split: classes both seen and unseen: {', '.join(sorted(leaked))}")
+        if names[name] != names["seen_train"]:
+            raise UserError(f"split: {name} and seen_train must have the same classes")
     arrays |= fixed_tasks(contents, dataset.split)
     return arrays, {"seen": names["seen_train"], "unseen": names["unseen"]}
 

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import sklearn.metrics
 
 from stages.command import UserError
 from stages.objectives import classifier, siamese
@@ -78,40 +77,6 @@ def test_an_image_is_no_pair_with_itself():
     changed = LOGITS + 100 * np.eye(4, dtype=np.float32)
     for loss in (siamese.softmax_of_all_pairs, siamese.binary_of_all_pairs):
         assert float(loss(LABELS, changed)) == pytest.approx(float(loss(LABELS, LOGITS)))
-
-
-def test_classifier_figures_agree_with_scikit_learn():
-    logits = rng().normal(size=(80, 8)).astype(np.float32)
-    labels = np.repeat(np.arange(8), 10)
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    found = classifier.seen_figures({"test": logits}, rng(), examples={"test": 10}, pairs=2)
-    assert found["test"] == pytest.approx(
-        {
-            "accuracy": sklearn.metrics.accuracy_score(labels, logits.argmax(axis=1)),
-            "top5_accuracy": sklearn.metrics.top_k_accuracy_score(labels, logits, k=5),
-            "cross_entropy": sklearn.metrics.log_loss(labels, probabilities),
-        },
-        rel=1e-5,
-    )
-
-
-def test_mistake_1_a_dead_classifier_scores_nothing():
-    found = classifier.seen_figures(
-        {"test": np.zeros((80, 8), np.float32)}, rng(), examples={"test": 10}, pairs=2
-    )
-    assert found["test"]["accuracy"] == found["test"]["top5_accuracy"] == 0
-
-
-def test_siamese_figures_choose_the_threshold_on_training_pairs():
-    centres = np.eye(4, dtype=np.float32).repeat(5, axis=0)
-    found = siamese.seen_figures(
-        {"train": centres, "test": -centres},  # same angles within, so as easy as training
-        rng(),
-        examples={"train": 5, "test": 5},
-        pairs=200,
-        head=lambda: None,
-    )
-    assert found == {split: {"pair_accuracy": 1.0, "pair_auc": 1.0} for split in ("train", "test")}
 
 
 @pytest.mark.parametrize(

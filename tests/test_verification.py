@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from stages.measures.pairs import draw_pairs
 from stages.measures.verification import (
     area_under_roc,
     best_threshold,
-    draw_pairs,
     pair_accuracy,
     pair_scores,
 )

@@ -7,7 +7,7 @@ is checked without it.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,9 +24,9 @@ class Objective:
             int array of indices class * examples + example, of the shape that `model` takes;
             `steps` is None for one pass over the images.
         targets: int labels in the shape of a drawn batch -> targets of the loss.
-        outputs: the Keras tensor, made from the network's input, that `seen_figures` wants.
-        seen_figures: (outputs, rng, *, examples, pairs) -> figures; both keyed by the name of a
-            seen split, outputs being class-sorted (classes * examples, dim).
+        outputs: the Keras tensor, made from the network's input, by which seen classes are judged.
+        judged_by: what it is: "classes", the logits of the seen classes, or "pairs", codes to be
+            compared.
         head: () -> (w, b) of the learned distance, logit = w·|a-b| + b, or None without one.
     """
 
@@ -36,5 +36,5 @@ class Objective:
     draw: Callable[..., list[np.ndarray]]
     targets: Callable[[np.ndarray], np.ndarray]
     outputs: Any
-    seen_figures: Callable[..., dict[str, dict[str, float]]]
+    judged_by: Literal["classes", "pairs"]
     head: Callable[[], tuple[np.ndarray, float] | None]

@@ -6,8 +6,7 @@ from typing import Literal
 import numpy as np
 
 from stages.command import UserError
-from stages.measures import verification
-from stages.measures.distances import l2_normalised
+from stages.measures.pairs import draw_pairs
 from stages.objectives import Objective
 from stages.params import Positive, Whole
 
@@ -88,7 +87,7 @@ def build(
         draw=draw,
         targets=targets,
         outputs=network.output,
-        seen_figures=functools.partial(seen_figures, head=head),
+        judged_by="pairs",
         head=head,
     )
 
@@ -99,7 +98,7 @@ def draw_random_pairs(
     """Return an epoch's batches of pairs, (batch, 2) each, half of them of one class."""
     steps = steps or max(1, classes * examples // (2 * batch))
     count = steps * (batch // 2)
-    drawn = verification.draw_pairs(rng, classes=classes, examples=examples, count=2 * count)
+    drawn = draw_pairs(rng, classes=classes, examples=examples, count=2 * count)
     halves = drawn.reshape(2, steps, batch // 2, 2)
     return list(np.concatenate(halves, axis=1))
 
@@ -175,32 +174,3 @@ def _pairs(labels, logits):
     labels = ops.reshape(labels, (-1, 1))
     alike = ops.cast(ops.equal(labels, ops.transpose(labels)), logits.dtype)
     return alike - ops.eye(ops.shape(logits)[0], dtype=logits.dtype), 1 - alike
-
-
-def seen_figures(
-    outputs: dict[str, np.ndarray],
-    rng: np.random.Generator,
-    *,
-    examples: dict[str, int],
-    pairs: int,
-    head,
-) -> dict[str, dict[str, float]]:
-    """Return accuracy and area under the ROC curve on balanced pairs of each seen split.
-
-    The threshold of "same class" is the best one on the training pairs (as Huang et al. 2007 do
-    for faces); codes without a learned distance are compared by their cosine.
-    """
-    figures = {}
-    for split, codes in outputs.items():
-        classes = len(codes) // examples[split]
-        drawn = verification.draw_pairs(rng, classes=classes, examples=examples[split], count=pairs)
-        codes = codes if head() else l2_normalised(codes)
-        scores = verification.pair_scores(codes[drawn[:, 0]], codes[drawn[:, 1]], head=head())
-        same = of_one_class(drawn // examples[split]) == 1
-        if split == "train":
-            threshold = verification.best_threshold(scores, same)
-        figures[split] = {
-            "pair_accuracy": verification.pair_accuracy(scores, same, threshold=threshold),
-            "pair_auc": verification.area_under_roc(scores, same),
-        }
-    return figures

@@ -1,0 +1,32 @@
+"""What encode says of seen classes; its codes are tested where the whole pipeline is."""
+
+import numpy as np
+
+from stages import encode
+
+
+def test_the_threshold_of_pairs_is_chosen_on_training_pairs():
+    centres = np.eye(4, dtype=np.float32).repeat(5, axis=0)
+    labels = np.repeat(np.arange(4), 5)
+    found = encode.verification_figures(
+        {"train": centres, "test": -centres},  # the same angles within, so as easy as training
+        {"train": labels, "test": labels},
+        head=None,
+        pairs=200,
+        rng=np.random.default_rng(1),
+    )
+    assert found == {split: {"pair_accuracy": 1.0, "pair_auc": 1.0} for split in ("train", "test")}
+
+
+def test_a_learned_distance_compares_the_codes_as_they_are():
+    codes = np.array([[0, 0], [0, 1], [5, 0], [5, 1]], np.float32)  # classes by the first value
+    labels = np.array([0, 0, 1, 1])
+    for weights, accuracy in (((-1, 0), 1.0), ((0, -1), 0.5)):
+        found = encode.verification_figures(
+            {"train": codes},
+            {"train": labels},
+            head=(np.array(weights, np.float32), 2.5),
+            pairs=400,
+            rng=np.random.default_rng(1),
+        )
+        assert abs(found["train"]["pair_accuracy"] - accuracy) < 0.1
