@@ -5,10 +5,6 @@ gives the median of `REPEATS` and the ratio. Images and weights are random: spee
 sides must come to the same figure. Takes two to four minutes on two cores.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import subprocess
 import sys
 import time
@@ -16,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-import keras
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+from stages.backend import keras
 from stages.measures.episodes import draw_tasks, one_shot_hits
 from stages.measures.ranking import retrieval_scores
 from stages.networks import cifar_siamese

@@ -4,6 +4,7 @@ Codes of every layer, of the trained and of the untrained network, and raw pixel
 Euclidean space of each distance.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,18 @@ class Space:
     keys: tuple[str, ...]
     codes: np.ndarray
     head: tuple[np.ndarray, float] | None = None
+
+
+@contextlib.contextmanager
+def refused(dataset: str, name: str) -> Iterator[None]:
+    """Turn what a measure refuses (codes not finite, or not of these images) into a `UserError`."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(
+            f"data/codes/{dataset}/{name} does not fit data/arrays/{dataset} and "
+            f"data/tasks/{dataset}: {error}; delete them and run dvc repro"
+        ) from None
 
 
 def labels_of(dataset: str) -> np.ndarray:

@@ -39,7 +39,8 @@ def main(name: str) -> None:
     layers, distances = experiment.codes.layers, experiment.oneshot.distances
     for space in codes.spaces(experiment.dataset, name, layers, distances):
         for each, drawn in tasks.items():
-            hits = one_shot_hits(space.codes, drawn, labels, head=space.head)
+            with codes.refused(experiment.dataset, name):
+                hits = one_shot_hits(space.codes, drawn, labels, head=space.head)
             found[each][space.keys] = figures(hits)
             print(f"{name}: {each}: {'/'.join(space.keys)} {hits.mean():.3f}", flush=True)
     files.write_json(

@@ -51,7 +51,8 @@ def main(name: str) -> None:
     }
     layers = experiment.codes.layers
     for space in codes.spaces(experiment.dataset, name, layers, chosen.distances):
-        scores = retrieval_scores(space.codes, labels, block_bytes=chosen.memory * 2**20)
+        with codes.refused(experiment.dataset, name):
+            scores = retrieval_scores(space.codes, labels, block_bytes=chosen.memory * 2**20)
         rng = np.random.default_rng(settings.seed)  # the same resamples for each: paired
         found[space.keys] = figures(scores, rng, chosen.resamples)
         mean = found[space.keys]["mean_average_precision"]

@@ -1,6 +1,7 @@
 import hashlib
 import http.server
 import io
+import json
 import os
 import random
 import socket
@@ -119,6 +120,12 @@ def keep_partial(url, content):
     folder = download.RESUME / f"{download._short(sha256(ARCHIVE))}-{NAME}"
     folder.mkdir(parents=True)
     (folder / download._short(url)).write_bytes(content)
+
+
+def test_the_digests_of_what_came_stand_beside_it(server, url):
+    server.answers[f"/{NAME}"] = [whole(ARCHIVE)]
+    fetch(url, digests=[sha256(b"another packing"), sha256(ARCHIVE)])
+    assert json.loads((FOLDER / "archives.json").read_text()) == {NAME: sha256(ARCHIVE)}
 
 
 def test_whole_download(server, url):

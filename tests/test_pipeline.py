@@ -241,6 +241,25 @@ def test_a_damaged_file_between_stages_is_one_line(project, stage, name, file, c
     assert before == {each: each.read_bytes() for each in Path("metrics").rglob("*.json")}
 
 
+@pytest.mark.parametrize("stage", [oneshot, retrieval])
+@pytest.mark.parametrize("damage", ["not a number", "too few"])
+def test_codes_that_do_not_fit_are_one_line(project, stage, damage):
+    del project
+    path = Path(f"{CODES}/trained/neural_codes.npy")
+    whole = path.read_bytes()
+    codes_given = np.load(path)
+    try:
+        if damage == "too few":
+            np.save(path, codes_given[:-1])
+        else:
+            codes_given[3, 4] = np.nan
+            np.save(path, codes_given)
+        with pytest.raises(UserError, match=r"data/codes/digits/digits-siamese does not fit"):
+            stage.main("digits-siamese")
+    finally:
+        path.write_bytes(whole)
+
+
 def test_a_learned_distance_that_the_objective_lacks_is_refused(project, monkeypatch):
     del project
     settings = params.load()
