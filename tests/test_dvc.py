@@ -49,7 +49,8 @@ def all_imports(*paths: str) -> set[str]:
     return found
 
 
-STAGES = {stage.name: stage for stage in Repo(ROOT).index.stages}
+with Repo(ROOT) as repo:
+    STAGES = {stage.name: stage for stage in repo.index.stages}
 
 
 def modules_of(name: str) -> set[str]:
@@ -124,7 +125,8 @@ def test_a_sixth_experiment_is_an_entry_of_params_alone(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
     (tmp_path / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
     monkeypatch.chdir(tmp_path)
-    stages = {stage.name: stage for stage in Repo.init(no_scm=True).index.stages}
+    with Repo.init(no_scm=True) as repo:
+        stages = {stage.name: stage for stage in repo.index.stages}
     new = {f"{stage}@sixth" for stage in ("train", "encode", "oneshot", "retrieval")}
     assert set(stages) - set(STAGES) == new
     outs = [out.def_path for name in new for out in stages[name].outs]
