@@ -147,6 +147,24 @@ def test_retrieval_json(project):
     )
 
 
+def test_mistake_2_a_figure_is_of_all_frozen_tasks_and_the_same_each_time(project):
+    given, _ = project
+    name = "cifar100-classifier"
+    experiment = params.load().experiments[name]
+    images = np.load("data/codes/cifar100/cifar100-classifier/trained/neural_codes.npy")
+    hits = []
+    for query, *support in np.load("data/tasks/cifar100/4-way.npy"):
+        nearest = np.linalg.norm(images[support] - images[query], axis=1).argmin()
+        hits.append(support[nearest] // 12 == query // 12)  # 12 images a class
+    found = metrics(given, name, "oneshot")
+    assert found["4-way"]["tasks"] == len(hits)
+    assert found["4-way"]["neural_codes"]["l2"]["accuracy"] == pytest.approx(np.mean(hits))
+    for _ in range(2):  # scored again, nothing is drawn again and no better figure is kept
+        oneshot.main(name)
+        assert metrics(given, name, "oneshot") == found
+    assert set(experiment.oneshot.distances) == set(found["4-way"]["neural_codes"])
+
+
 def test_mistake_6_methods_are_scored_on_the_same_images_and_tasks(project):
     given, _ = project
     first, second = (
