@@ -39,9 +39,15 @@ with _quietly():
     import keras
 
 
-def make_deterministic(seed: int) -> None:
-    """Seed Python, NumPy and the backend, and ask the backend for the same bytes every time."""
+def set_up(seed: int, *, precision: str = "float32") -> None:
+    """Seed Python, NumPy and the backend, and ask the backend for the same bytes every time.
+
+    Args:
+        seed: of all three.
+        precision: in which layers compute, a Keras dtype policy; weights are float32.
+    """
     keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy(precision)
     if keras.backend.backend() == "tensorflow":
         import tensorflow
 

@@ -128,7 +128,7 @@ def main(name: str) -> None:
     arrays = files.read_splits(experiment.dataset)
     images = arrays["seen_train"]
     turns = 4 if experiment.training.augmentation.rotated_classes else 1
-    backend.make_deterministic(settings.seed)  # the untrained network is the one trained from
+    backend.set_up(settings.seed)  # the untrained network is the one trained from
     network, objective = assemble(experiment, images.shape[2:], turns * len(images))
     layers = {layer: network.get_layer(layer).output for layer in experiment.codes.layers}
     extractor = keras.Model(network.input, layers)

@@ -145,13 +145,11 @@ class Chosen(Section):
         return dict(self.model_extra or {})
 
 
-class Optimizer(Section):
-    """Adam (Kingma and Ba 2015), with the learning rate's course over the whole training."""
+class Optimizer(Chosen):
+    """An optimizer, with the learning rate's course over the whole training."""
 
-    name: Literal["adam"]
     learning_rate: Positive
-    schedule: Literal["constant", "cosine"]
-    amsgrad: bool
+    schedule: Literal["constant", "cosine", "one_cycle"]
 
 
 class Augmentation(Section):
@@ -170,6 +168,7 @@ class Training(Section):
     epochs: Count
     steps: Count | None
     batch: Count
+    precision: Literal["float32", "mixed_bfloat16"]
     optimizer: Optimizer
     early_stopping: Count | None
     augmentation: Augmentation
@@ -363,6 +362,8 @@ def _experiment_problems(params: Params) -> list[str]:
             continue
         problems += _module_problems(f"{here}.network", "networks", experiment.network)
         problems += _module_problems(f"{here}.objective", "objectives", experiment.objective)
+        chosen = experiment.training.optimizer
+        problems += _module_problems(f"{here}.training.optimizer", "optimizers", chosen)
         split = params.datasets[experiment.dataset].split
         if experiment.training.early_stopping and not split.seen_validation:
             problems.append(

@@ -7,25 +7,30 @@ After each epoch the state is kept under .resume/, so that a killed run goes on 
 ends with the same bytes: everything random is drawn anew each epoch from (seed, epoch).
 """
 
+import collections
 import csv
 import hashlib
+import importlib
 import io
 import math
 import shutil
-import sys
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import tqdm
 
 from stages import augmentation, backend, files, params
 from stages.assembly import assemble
 from stages.backend import keras
 from stages.command import UserError, run
 from stages.objectives import Objective
+from stages.optimizers import learning_rates
 
 
-class Batches(keras.utils.PyDataset):
+class Batches:
     """The batches of one epoch after another, the same for the same (seed, epoch).
 
     Args:
@@ -37,7 +42,6 @@ class Batches(keras.utils.PyDataset):
     """
 
     def __init__(self, images, objective: Objective, training: params.Training, seed, *, augment):
-        super().__init__()
         self.classes, self.examples = images.shape[:2]
         self.images = images.reshape(-1, *images.shape[2:])
         self.objective, self.training = objective, training
@@ -58,7 +62,8 @@ class Batches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return len(self.drawn)
 
-    def __getitem__(self, step: int):
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return images and targets of one batch of the epoch."""
         indices = self.drawn[step]
         images = self.images[indices]
         if self.augment:
@@ -66,8 +71,18 @@ class Batches(keras.utils.PyDataset):
             images = augmentation.augmented(rng, images, self.training.augmentation)
         return images, self.objective.targets(indices // self.examples)
 
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the epoch's batches, each made by another thread while the one before is used."""
+        with ThreadPoolExecutor(1) as maker:
+            coming = maker.submit(self.batch, 0)
+            for step in range(1, len(self) + 1):
+                batch = coming.result()
+                if step < len(self):
+                    coming = maker.submit(self.batch, step)
+                yield batch
 
-class Progress(keras.callbacks.Callback):
+
+class Progress:
     """Keeps the state of a training after each epoch, and takes it up again.
 
     An epoch counts from the moment that its weights stand under their name, with the history in
@@ -75,16 +90,13 @@ class Progress(keras.callbacks.Callback):
 
     Args:
         folder: where the state is kept.
-        batches: the training batches, told when an epoch begins.
-        seed: where the dropout layers' draws come from.
         patience: epochs without a lower validation loss after which training stops; None: never.
     """
 
-    def __init__(self, folder: Path, batches: Batches, *, seed: int, patience: int | None):
-        super().__init__()
-        self.folder, self.batches, self.seed, self.patience = folder, batches, seed, patience
+    def __init__(self, folder: Path, *, patience: int | None):
+        self.folder, self.patience = folder, patience
         self.history: list[dict[str, float]] = []
-        self.seconds = 0.0
+        self.seconds, self.images = 0.0, 0
 
     def best(self) -> int:
         """Return the epoch whose weights are kept: of lowest validation loss, or the last."""
@@ -102,48 +114,37 @@ class Progress(keras.callbacks.Callback):
         """Return where the weights and the optimizer's state after an epoch are kept."""
         return self.folder / f"epoch-{epoch:04}.weights.h5"
 
-    def resume(self) -> int:
-        """Load the last whole state, if there is one, and return the epoch to begin with."""
+    def resume(self, model: keras.Model) -> None:
+        """Load the last whole state, if there is one."""
         kept = sorted(self.folder.glob("epoch-*.weights.h5"))
         if not kept:
-            return 0
+            return
         state = files.read_json(kept[-1].with_name(kept[-1].name.replace(".weights.h5", ".json")))
-        self.history, self.seconds = state["history"], state["seconds"]
-        self.model.optimizer.build(self.model.trainable_variables)
-        backend.load_weights(self.model, kept[-1])
+        self.history = state["history"]
+        self.seconds, self.images = state["seconds"], state["images"]
+        model.optimizer.build(model.trainable_variables)
+        backend.load_weights(model, kept[-1])
         print(f"going on after epoch {len(self.history)}", flush=True)
-        return len(self.history)
 
-    def on_epoch_begin(self, epoch, logs=None):
-        """Draw the epoch's batches, and seed each dropout layer for it."""
-        self.started = time.perf_counter()
-        self.batches.begin(epoch)
-        for index, layer in enumerate(self.model._flatten_layers()):
-            if generator := getattr(layer, "seed_generator", None):
-                draws = np.random.default_rng([self.seed, epoch, index])
-                generator.state.assign(draws.integers(0, 2**31, 2))
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Keep the state, or stop when the loss is no number."""
-        if not math.isfinite(logs["loss"]):
-            raise UserError(
-                f"the loss is {logs['loss']} in epoch {epoch + 1}; lower "
-                "training.optimizer.learning_rate or look at the images"
-            )
-        self.history.append({"epoch": epoch + 1} | {name: float(logs[name]) for name in logs})
-        self.seconds += time.perf_counter() - self.started
+    def keep(
+        self, model: keras.Model, row: dict[str, float], *, seconds: float, images: int
+    ) -> None:
+        """Keep the state after an epoch of so many images, of which `row` is the history."""
+        epoch = len(self.history)
+        self.history.append({"epoch": epoch + 1} | row)
+        self.seconds += seconds
+        self.images += images
         state = self.weights(epoch)
         files.write_json(
             state.with_name(f"epoch-{epoch:04}.json"),
-            {"history": self.history, "seconds": self.seconds},
+            {"history": self.history, "seconds": self.seconds, "images": self.images},
         )
         with files.replacing(state) as partial:
-            self.model.save_weights(partial)
+            model.save_weights(partial)
         kept = {self.weights(self.best()).name, state.name}
         for old in self.folder.glob("epoch-*.weights.h5"):
             if old.name not in kept:
                 old.unlink()
-        self.model.stop_training = self.finished()
 
 
 def fit(
@@ -166,42 +167,95 @@ def fit(
 
     Returns:
         The trained objective, and the progress with history and seconds.
+
+    Raises:
+        UserError: when the loss is no number.
     """
     training = experiment.training
-    backend.make_deterministic(seed)
+    backend.set_up(seed, precision=training.precision)
     _, objective = assemble(experiment, images.shape[2:], len(images))
+    model = objective.model
     batches = Batches(images, objective, training, seed, augment=True)
-    looked_at = None
-    if validation is not None:
-        looked_at = Batches(validation, objective, training, seed, augment=False)
-    objective.model.compile(
+    model.compile(
         optimizer=optimizer(training.optimizer, steps=training.epochs * len(batches)),
         loss=objective.loss,
         metrics=objective.metrics,
     )
-    progress = Progress(folder, batches, seed=seed, patience=training.early_stopping)
-    progress.set_model(objective.model)
-    first = progress.resume()
-    if first < training.epochs and not progress.finished():
-        objective.model.fit(
-            batches,
-            validation_data=looked_at,
-            epochs=training.epochs,
-            initial_epoch=first,
-            callbacks=[progress],
-            verbose=1 if sys.stdout.isatty() else 2,
-            shuffle=False,
-        )
-    backend.load_weights(objective.model, progress.weights(progress.best()))
+    progress = Progress(folder, patience=training.early_stopping)
+    progress.resume(model)
+    while len(progress.history) < training.epochs and not progress.finished():
+        epoch, started = len(progress.history), time.perf_counter()
+        batches.begin(epoch)
+        seed_dropout(model, seed, epoch)
+        title = f"epoch {epoch + 1}/{training.epochs}"
+        row = one_pass(model.train_on_batch, batches, title)
+        if not math.isfinite(row["loss"]):
+            raise UserError(
+                f"the loss is {row['loss']} in epoch {epoch + 1}; lower "
+                "training.optimizer.learning_rate or look at the images"
+            )
+        if validation is not None:
+            looked_at = Batches(validation, objective, training, seed, augment=False)
+            figures = one_pass(model.test_on_batch, looked_at, f"{title}, validation")
+            row |= {f"val_{name}": figure for name, figure in figures.items()}
+        seconds = time.perf_counter() - started
+        drawn = sum(each.size for each in batches.drawn)
+        progress.keep(model, row, seconds=seconds, images=drawn)
+        figures = ", ".join(f"{name} {figure:.4f}" for name, figure in row.items())
+        print(f"{title}: {figures}, {seconds:.0f} s", flush=True)
+    backend.load_weights(model, progress.weights(progress.best()))
     return objective, progress
+
+
+def one_pass(step: Callable, batches: Batches, title: str) -> dict[str, float]:
+    """Give every batch to the model, and return the mean loss and metrics of the images.
+
+    Batch by batch and not by `model.fit`, whose TensorFlow pipeline may sleep at the end of an
+    epoch for as long as the epoch took (its tuning thread wakes after 10, 20, 40 seconds).
+
+    Args:
+        step: the model's `train_on_batch` or `test_on_batch`.
+        batches: of one epoch.
+        title: what the bar on a terminal is called.
+    """
+    totals, count = collections.Counter(), 0
+    bar = tqdm.tqdm(batches, title, total=len(batches), unit="batch", disable=None, leave=False)
+    for images, targets in bar:
+        for name, figure in step(images, targets, return_dict=True).items():
+            totals[name] += float(figure) * len(images)
+        count += len(images)
+    return {name: total / count for name, total in totals.items()}
+
+
+def seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
+    """Seed each dropout layer for an epoch, so that its draws do not depend on those before."""
+    for index, layer in enumerate(model._flatten_layers()):
+        if generator := getattr(layer, "seed_generator", None):
+            draws = np.random.default_rng([seed, epoch, index])
+            generator.state.assign(draws.integers(0, 2**31, 2))
 
 
 def optimizer(chosen: params.Optimizer, *, steps: int) -> keras.optimizers.Optimizer:
     """Return the optimizer, its learning rate's course stretched over all `steps` batches."""
-    rate = chosen.learning_rate
-    if chosen.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, decay_steps=steps)
-    return keras.optimizers.Adam(rate, amsgrad=chosen.amsgrad)
+    rates = learning_rates(chosen.learning_rate, chosen.schedule, steps=steps)
+    build = importlib.import_module(f"stages.optimizers.{chosen.name}").build
+    return build(rates if isinstance(rates, float) else Course(rates), **chosen.settings)
+
+
+class Course(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate for each step.
+
+    Args:
+        rates: float32 (steps,).
+    """
+
+    def __init__(self, rates: np.ndarray):
+        super().__init__()
+        self.rates = rates
+
+    def __call__(self, step):
+        """Return the learning rate of a step, counted from 0; after the last one, the last."""
+        return keras.ops.take(self.rates, keras.ops.minimum(step, len(self.rates) - 1))
 
 
 def resume_folder(name: str, experiment: params.Experiment, seed: int, images: np.ndarray) -> Path:
@@ -209,7 +263,8 @@ def resume_folder(name: str, experiment: params.Experiment, seed: int, images: n
     digest = hashlib.sha256(repr((seed, experiment.network, experiment.objective)).encode())
     digest.update(repr(experiment.training).encode())
     code = ("train.py", "assembly.py", "augmentation.py", f"networks/{experiment.network.name}.py",
-            f"objectives/{experiment.objective.name}.py")  # fmt: skip
+            f"objectives/{experiment.objective.name}.py", "optimizers/__init__.py",
+            f"optimizers/{experiment.training.optimizer.name}.py")  # fmt: skip
     for module in code:
         digest.update((Path(__file__).parent / module).read_bytes())
     digest.update(images)
@@ -238,7 +293,6 @@ def main(name: str) -> None:
 
     objective, progress = fit(images, validation, experiment, seed=settings.seed, folder=folder)
 
-    seen = sum(batch.size for batch in progress.batches.drawn) * len(progress.history)
     metrics = Path("metrics", experiment.dataset, name)
     with files.replacing(Path("data/models", experiment.dataset, f"{name}.weights.h5")) as partial:
         # A new model around the same layers: without the optimizer's state, three times smaller.
@@ -249,7 +303,7 @@ def main(name: str) -> None:
         {
             "epochs": len(progress.history),
             "seconds": round(progress.seconds, 1),
-            "images_per_second": round(seen / progress.seconds),
+            "images_per_second": round(progress.images / progress.seconds),
             **backend.description(),
         },
     )

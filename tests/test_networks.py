@@ -3,22 +3,31 @@
 import importlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import stages.networks
 from stages import params
 from stages.assembly import assemble
+from stages.backend import keras
 from stages.command import UserError
 
 PARAMS = params.load(Path(__file__).parent.parent / "params.yaml")
 
 
 @pytest.mark.parametrize(
-    ("name", "in_the_network", "in_all"),
-    [("cifar100-siamese", 1_219_840, 1_220_865), ("cifar100-classifier", 2_906_944, 2_947_984)],
+    ("name", "side", "classes", "in_the_network", "in_all"),
+    [
+        ("cifar100-siamese", 32, 80, 1_219_840, 1_220_865),
+        ("cifar100-classifier", 32, 80, 2_906_944, 2_947_984),
+        ("tinyimagenet-alexnet", 64, 190, 40_127_072, 40_516_382),
+        ("tinyimagenet-compact", 64, 190, 1_941_728, 1_990_558),
+    ],
 )
-def test_reference_networks_have_the_published_number_of_parameters(name, in_the_network, in_all):
-    network, objective = assemble(PARAMS.experiments[name], (32, 32, 3), 80)
+def test_networks_have_the_published_number_of_parameters(
+    name, side, classes, in_the_network, in_all
+):
+    network, objective = assemble(PARAMS.experiments[name], (side, side, 3), classes)
     assert network.count_params() == in_the_network
     assert objective.model.count_params() == in_all
 
@@ -31,6 +40,21 @@ def test_every_experiment_builds_with_the_layers_it_names(name):
     for layer in experiment.codes.layers:
         assert len(network.get_layer(layer).output.shape) == 2
     assert not objective.model.compiled
+
+
+def test_codes_of_the_alexnet_before_relu_are_those_after_it_and_more():
+    build = importlib.import_module("stages.networks.alexnet").build
+    network = build((64, 64, 3), scale=1 / 255, offset=0.0, dropout=0.5)
+    images = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    names = ("L5", "L6", "L7")
+    layers = [name + state for name in names for state in ("", "_before_relu")]
+    found = keras.Model(network.input, {each: network.get_layer(each).output for each in layers})
+    codes = {name: np.asarray(each) for name, each in found(images).items()}
+    assert [codes[name].shape[1] for name in names] == [16_384, 2_048, 2_048]
+    for name in names:
+        before = codes[f"{name}_before_relu"]
+        assert (before < 0).any()
+        np.testing.assert_array_equal(codes[name], np.maximum(before, 0))
 
 
 def test_a_layer_that_is_not_there_is_refused_before_training():

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages import params, train
+from stages import backend, params, train
 from stages.backend import keras
 from stages.command import UserError
+from stages.optimizers import learning_rates
 
 PARAMS = params.load(Path(__file__).parent.parent / "params.yaml")
 
@@ -51,14 +52,14 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(system, tmp_path, mon
     whole = fit(chosen, tmp_path / "whole")
     assert fit(chosen, tmp_path / "again") == whole
 
-    begin = train.Progress.on_epoch_begin
+    keep = train.Progress.keep
 
-    def killed(self, epoch, logs=None):
-        if epoch == 2:
+    def killed(self, *state, **cost):
+        if len(self.history) == 2:
             raise KeyboardInterrupt
-        begin(self, epoch, logs)
+        keep(self, *state, **cost)
 
-    monkeypatch.setattr(train.Progress, "on_epoch_begin", killed)
+    monkeypatch.setattr(train.Progress, "keep", killed)  # at the end of the third epoch
     with pytest.raises(KeyboardInterrupt):
         fit(chosen, tmp_path / "parts")
     monkeypatch.undo()
@@ -96,12 +97,61 @@ def test_a_loss_that_is_no_number_stops_with_a_clear_line_and_keeps_the_last_sta
         assert "NaN" not in state.read_text(encoding="utf-8")
 
 
-def test_the_learning_rate_follows_its_schedule():
-    chosen = params.Optimizer(name="adam", learning_rate=0.1, schedule="cosine", amsgrad=False)
-    rate = train.optimizer(chosen, steps=100).learning_rate
-    schedule = train.keras.optimizers.schedules.CosineDecay(0.1, 100)
-    assert float(rate) == pytest.approx(float(schedule(0)))
-    assert float(schedule(100)) == pytest.approx(0, abs=1e-8)
+SCHEDULES = {
+    "constant": [0.1] * 5,
+    "cosine": [0.1, 0.1 * (1 + 0.5**0.5) / 2, 0.05, 0.1 * (1 - 0.5**0.5) / 2, 0.0],
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_learning_rate_follows_its_schedule(schedule):
+    chosen = params.Optimizer(name="adam", learning_rate=0.1, schedule=schedule, amsgrad=False)
+    optimizer = train.optimizer(chosen, steps=8)
+    assert optimizer.amsgrad is False
+    rates = []
+    for step in (0, 2, 4, 6):
+        optimizer.iterations.assign(step)
+        rates.append(float(optimizer.learning_rate))
+    assert rates == pytest.approx(SCHEDULES[schedule][:4], abs=1e-6)
+
+
+def test_a_one_cycle_rises_for_a_fifth_and_falls_for_the_rest():
+    rates = learning_rates(0.5, "one_cycle", steps=100)
+    assert rates.argmax() == 20
+    assert rates[20] == pytest.approx(0.5)
+    assert rates[0] == pytest.approx(0.5 / 21)
+    assert (np.diff(rates[:21]) > 0).all()
+    assert (np.diff(rates[20:]) < 0).all()
+    assert rates[-1] < 1e-3
+    course = train.Course(rates)
+    assert float(course(7)) == pytest.approx(rates[7])
+    assert float(course(100)) == float(course(99))  # asked for after the last step
+
+
+def test_figures_of_an_epoch_are_the_means_over_its_images():
+    batches = [(np.zeros(3), 1), (np.zeros(1), 2)]  # 3 images, then 1
+    told = {1: {"loss": 4.0}, 2: {"loss": 8.0}}
+    figures = train.one_pass(lambda x, y, return_dict: told[y], batches, "epoch")
+    assert figures == {"loss": 5.0}
+
+
+def test_mixed_precision_trains_float32_weights(tmp_path):
+    chosen = experiment("digits-classifier", precision="mixed_bfloat16", epochs=8)
+    keras.backend.clear_session()
+    objective, progress = train.fit(images(), None, chosen, seed=3, folder=tmp_path)
+    assert {str(weight.dtype) for weight in objective.model.get_weights()} == {"float32"}
+    assert objective.model.output.dtype == "float32"
+    assert progress.history[-1]["loss"] < 0.7 * progress.history[0]["loss"]
+    backend.set_up(1)
+
+
+def test_a_batch_that_cannot_be_made_ends_the_training(tmp_path, monkeypatch):
+    def broken(*_):
+        raise UserError("no such image")
+
+    monkeypatch.setattr(train.augmentation, "augmented", broken)  # in the thread that makes them
+    with pytest.raises(UserError, match="no such image"):
+        fit(experiment("digits-classifier"), tmp_path)
 
 
 def test_the_state_is_kept_apart_for_other_params_seed_or_images():

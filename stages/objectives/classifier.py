@@ -3,18 +3,23 @@
 import numpy as np
 
 from stages.objectives import Objective
+from stages.params import Positive
 
 
-def build(network, classes: int) -> Objective:
+def build(network, classes: int, *, temperature: Positive) -> Objective:
     """Put one linear layer upon the network and train it by cross-entropy.
 
     Args:
         network: Keras model from images to (n, dim).
         classes: number of seen classes.
+        temperature: the layer's outputs are divided by it before the softmax. Codes of large
+            values need one, or the first losses are large and throw the training off its course.
     """
     import keras
 
-    logits = keras.layers.Dense(classes, name="logits")(network.output)
+    logits = (
+        keras.layers.Dense(classes, name="logits", dtype="float32")(network.output) / temperature
+    )
     return Objective(
         model=keras.Model(network.input, logits),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

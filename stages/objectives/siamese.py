@@ -48,7 +48,7 @@ def build(
         )
     if loss == "softmax" and pairs == "random":
         raise UserError("objective.loss: softmax needs pairs: all")
-    distance = keras.layers.Dense(1, name="distance")
+    distance = keras.layers.Dense(1, name="distance", dtype="float32")
 
     def learned(differences):
         return ops.squeeze(distance(ops.abs(differences)), -1)
@@ -58,13 +58,13 @@ def build(
 
     if pairs == "random":
         images = keras.Input((2, *network.input.shape[1:]), dtype="uint8", name="pairs")
-        a, b = network(images[:, 0]), network(images[:, 1])
+        a, b = (ops.cast(network(images[:, side]), "float32") for side in (0, 1))
         alike = learned(a - b) if similarity == "learned" else cosine("nd,nd->n", a, b)
         model = keras.Model(images, alike / temperature)
         trained_by = keras.losses.BinaryCrossentropy(from_logits=True)
         draw, targets = draw_random_pairs, of_one_class
     else:
-        codes = network.output
+        codes = ops.cast(network.output, "float32")
         if similarity == "learned":
             alike = learned(codes[:, None] - codes[None, :])
         else:

@@ -4,8 +4,13 @@ A reader takes the folder that holds the archives and returns their `Contents`. 
 nothing to disk, runs nothing that an archive holds, and raises `UserError` for what it refuses.
 """
 
+import contextlib
 import dataclasses
-from pathlib import PurePosixPath
+import lzma
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -65,15 +70,55 @@ def class_sorted(
     """
     if len(labels) == 0 or labels.min() < 0 or labels.max() >= len(names):
         raise UserError(f"{source}: expected labels from 0 to {len(names) - 1}")
-    sizes = np.bincount(labels, minlength=len(names))
-    smallest = int(sizes.argmin())
-    if sizes[smallest] != sizes.max():
-        raise UserError(
-            f"{source}: class {names[smallest]!r} has {sizes[smallest]} images, expected "
-            f"{sizes.max()} as in the largest class; the archive is not whole: download it again"
-        )
+    check_sizes(names, np.bincount(labels, minlength=len(names)), source)
     order = np.lexsort((np.array(files), labels))
     return Part(images[order].reshape(len(names), -1, *images.shape[1:]), names)
+
+
+def check_sizes(names: list[str], sizes: Sequence[int], source: str) -> None:
+    """Refuse an archive whose classes are not of one size.
+
+    Raises:
+        UserError: naming the smallest class.
+    """
+    smallest = int(np.argmin(sizes))
+    if sizes[smallest] != max(sizes):
+        raise UserError(
+            f"{source}: class {names[smallest]!r} has {sizes[smallest]} images, expected "
+            f"{max(sizes)} as in the largest class; the archive is not whole: download it again"
+        )
+
+
+@contextlib.contextmanager
+def reading_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Yield a zip archive, none of whose members leaves it.
+
+    Raises:
+        UserError: for an archive that is missing or, in the block too, turns out damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                check_path(member.filename, str(path))
+            yield archive
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the stage that makes it: dvc repro") from None
+    except (
+        zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError,
+        NotImplementedError, RuntimeError,
+    ) as error:  # fmt: skip
+        raise UserError(f"{path}: damaged archive ({error}); download it again") from None
+
+
+def content(archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, largest: int) -> bytes:
+    """Return a member's bytes, unless it says that it has more than `largest`.
+
+    Raises:
+        UserError: naming the member.
+    """
+    if member.file_size > largest:
+        raise UserError(f"{archive.filename}: {member.filename}: larger than {largest} bytes")
+    return archive.read(member)
 
 
 def check_path(path: str, source: str) -> None:

@@ -1,9 +1,7 @@
 """Omniglot (Lake, Salakhutdinov and Tenenbaum 2015) and its 20 fixed one-shot runs."""
 
 import io
-import lzma
 import re
-import zipfile
 import zlib
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import numpy as np
 import PIL.Image
 
 from stages.command import UserError
-from stages.readers import Contents, FixedTasks, Part, check_path, class_sorted
+from stages.readers import Contents, FixedTasks, Part, class_sorted, content, reading_zip
 
 _LARGEST = 2**20  # bytes of a member; drawings have hundreds
 _SIDE = 105  # pixels
@@ -37,23 +35,12 @@ def read(folder: Path) -> Contents:
 
 def _members(path: Path) -> dict[str, bytes]:
     """Return the archive's files by path, unpacking nothing to disk."""
-    found = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                check_path(member.filename, str(path))
-                if member.file_size > _LARGEST:
-                    raise UserError(f"{path}: {member.filename}: larger than {_LARGEST} bytes")
-                if not member.is_dir():
-                    found[member.filename] = archive.read(member)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run the stage that makes it: dvc repro") from None
-    except (
-        zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError,
-        NotImplementedError, RuntimeError,
-    ) as error:  # fmt: skip
-        raise UserError(f"{path}: damaged archive ({error}); download it again") from None
-    return found
+    with reading_zip(path) as archive:
+        return {
+            member.filename: content(archive, member, largest=_LARGEST)
+            for member in archive.infolist()
+            if not member.is_dir()
+        }
 
 
 def _drawing(data: bytes, source: str) -> np.ndarray:

@@ -1,0 +1,51 @@
+"""A residual network of few layers, made to be trained soon (after Page 2018, "ResNet-9")."""
+
+from typing import Annotated
+
+import pydantic
+
+from stages.params import Count, Fraction, Real
+
+
+def build(
+    shape: tuple[int, int, int],
+    *,
+    scale: Real,
+    offset: Real,
+    stem: Count,
+    stride: Count,
+    filters: Annotated[list[Count], pydantic.Field(min_length=1)],
+    momentum: Fraction,
+):
+    """Return a first convolution, and a stage of three for each of `filters`.
+
+    A stage halves height and width and adds to what it has so far a block of two convolutions
+    (He et al. 2016). All are 3x3, batch-normalised, with relu; pooling comes before
+    normalisation, which then sees a quarter of the values. The largest value of each filter over
+    the last stage's image is the code, `neural_codes`: it asks what is there, not where.
+
+    Args:
+        shape: (height, width, channels) of the uint8 images.
+        scale: pixels enter the network as value * scale + offset.
+        offset: see `scale`.
+        stem: filters of the first convolution.
+        stride: of the first convolution; 2 quarters the work of the whole network.
+        filters: of the convolutions of each stage.
+        momentum: of the moving statistics of batch normalisation.
+    """
+    import keras
+    from keras import layers
+
+    def convolution(x, filters, *, stride=1, pool=1):
+        x = layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False)(x)
+        if pool > 1:
+            x = layers.MaxPooling2D(pool)(x)
+        return layers.ReLU()(layers.BatchNormalization(momentum=momentum)(x))
+
+    images = keras.Input(shape, dtype="uint8", name="images")
+    x = layers.Rescaling(scale, offset)(images)
+    x = convolution(x, stem, stride=stride)
+    for width in filters:
+        x = convolution(x, width, pool=2)
+        x = layers.Add()([x, convolution(convolution(x, width), width)])
+    return keras.Model(images, layers.GlobalMaxPooling2D(name="neural_codes")(x), name="resnet9")
