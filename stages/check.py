@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stages import files, params
+from stages.codes import BESIDE
 from stages.command import UserError, run
 
 _FIGURE = {"oneshot": "accuracy", "retrieval": "mean_average_precision"}
@@ -35,7 +36,7 @@ def not_beaten(figures: dict, measure: str, beat: list[str]) -> Iterator[str]:
         beat: the baselines: `chance`, `pixels`, `untrained`.
     """
     layers = [key for key, value in figures.items() if isinstance(value, dict)]
-    for layer in (key for key in layers if key not in ("pixels", "untrained")):
+    for layer in (key for key in layers if key not in BESIDE):
         scored = list(rows(figures[layer], layer))
         if "chance" in beat:
             for name, row in scored:

@@ -15,6 +15,8 @@ from stages import files
 from stages.command import UserError
 from stages.measures.distances import DISTANCES
 
+BESIDE = ("pixels", "untrained", "pca")  # keys among a metrics file's layers that are none
+
 
 @dataclasses.dataclass(frozen=True)
 class Space:
@@ -63,7 +65,7 @@ def spaces(dataset: str, name: str, layers: list[str], distances: list[str]) -> 
     folder = Path("data/codes", dataset, name)
     plain = [distance for distance in distances if distance in DISTANCES]
     for layer in layers:
-        codes, mean = _read(folder / "trained", layer)
+        codes, mean = _codes_and_mean(dataset, name, "trained", layer)
         for distance in plain:
             yield Space((layer, distance), DISTANCES[distance](codes, mean))
         if "learned" in distances:
@@ -72,15 +74,35 @@ def spaces(dataset: str, name: str, layers: list[str], distances: list[str]) -> 
     for distance in plain:
         yield Space(("pixels", distance), DISTANCES[distance](pixels, mean))
     for layer in layers:
-        codes, mean = _read(folder / "untrained", layer)
+        codes, mean = _codes_and_mean(dataset, name, "untrained", layer)
         for distance in plain:
             yield Space(("untrained", layer, distance), DISTANCES[distance](codes, mean))
 
 
-def _read(folder: Path, layer: str) -> tuple[np.ndarray, np.ndarray]:
+def read(dataset: str, name: str, state: str, layer: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the codes of the unseen images, and those of some seen ones.
+
+    Args:
+        dataset: the dataset's name.
+        name: the experiment's name.
+        state: `trained` or `untrained`.
+        layer: the layer's name.
+
+    Returns:
+        Two arrays float32 (images, dim), memory-mapped read-only.
+
+    Raises:
+        UserError: for files that are missing or damaged.
+    """
+    folder = Path("data/codes", dataset, name, state)
     codes = files.read_array(folder / f"{layer}.npy", dtype="float32", dimensions=2)
-    mean = files.read_array(folder / f"{layer}.mean.npy", dtype="float32", dimensions=1)
-    return codes, mean
+    seen = files.read_array(folder / f"{layer}.seen.npy", dtype="float32", dimensions=2)
+    return codes, seen
+
+
+def _codes_and_mean(*where: str) -> tuple[np.ndarray, np.ndarray]:
+    codes, seen = read(*where)
+    return codes, seen.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 def _head(folder: Path, name: str) -> tuple[np.ndarray, float]:

@@ -2,12 +2,12 @@
 
 data/models/<dataset>/<experiment>.weights.h5, data/arrays/<dataset>
 ->  data/codes/<dataset>/<experiment>: under trained/ and untrained/ for each layer <layer>.npy, the
-codes of the unseen images, float32 (images, dim), and <layer>.mean.npy, float32 (dim,), the mean
-code of the seen training images; head.npy, float32 (dim + 1,), w and b of a learned distance
+codes of the unseen images, float32 (images, dim), and <layer>.seen.npy, those of some seen training
+images, whose mean and principal components are taken; head.npy, float32 (dim + 1,), w and b of a
+learned distance
 ->  metrics/<dataset>/<experiment>/network.json
 """
 
-import collections
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ import tqdm
 from stages import backend, files, params
 from stages.assembly import assemble
 from stages.backend import keras
-from stages.command import run
+from stages.command import UserError, run
 from stages.measures import verification
 from stages.measures.classification import classification_scores
 from stages.measures.distances import l2_normalised
@@ -27,7 +27,7 @@ from stages.measures.pairs import draw_pairs
 
 
 def predicted(
-    extractor: keras.Model, images: np.ndarray, batch: int
+    extractor: keras.Model, images: np.ndarray, batch: int, *, mirrored: bool = False
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yield the outputs for class-sorted images, a batch at a time.
 
@@ -35,43 +35,39 @@ def predicted(
         extractor: Keras model from images to a dict of outputs.
         images: uint8 (classes, examples, height, width, channels).
         batch: images at a time.
+        mirrored: yield the mean of an image's outputs and of those of its mirror image.
 
     Yields:
         float32 (batch, dim) by the name of the output; feature maps are flattened.
     """
     flat = images.reshape(-1, *images.shape[2:])
     for start in tqdm.trange(0, len(flat), batch, unit="batch", disable=None, leave=False):
-        outputs = extractor.predict_on_batch(flat[start : start + batch])
+        given = flat[start : start + batch]
+        outputs = extractor.predict_on_batch(given)
+        if mirrored:
+            others = extractor.predict_on_batch(given[:, :, ::-1])
+            outputs = {name: (outputs[name] + others[name]) / 2 for name in outputs}
         yield {name: np.float32(each).reshape(len(each), -1) for name, each in outputs.items()}
 
 
-def write_codes(folder: Path, extractor: keras.Model, unseen: np.ndarray, batch: int) -> None:
-    """Write <layer>.npy for each output of `extractor`: codes of the unseen images.
+def write_codes(
+    folder: Path, ending: str, extractor: keras.Model, images: np.ndarray, chosen: params.Codes
+) -> None:
+    """Write the codes of images, in <layer><ending> for each output of `extractor`.
 
     They go to disk as they are made: memory holds one batch of each layer, never a whole one.
     """
-    images = unseen.shape[0] * unseen.shape[1]
+    count = images.shape[0] * images.shape[1]
     with contextlib.ExitStack() as stack:
         write = {}
-        for outputs in predicted(extractor, unseen, batch):
+        for outputs in predicted(extractor, images, chosen.batch, mirrored=chosen.mirrored):
             for name, codes in outputs.items():
                 if name not in write:
                     file = files.writing_array(
-                        folder / f"{name}.npy", (images, codes.shape[1]), "<f4"
+                        folder / f"{name}{ending}", (count, codes.shape[1]), "<f4"
                     )
                     write[name] = stack.enter_context(file)
                 write[name](codes)
-
-
-def write_means(folder: Path, extractor: keras.Model, seen: np.ndarray, batch: int) -> None:
-    """Write <layer>.mean.npy for each output of `extractor`: the mean code of `seen`."""
-    sums: collections.Counter = collections.Counter()
-    for outputs in predicted(extractor, seen, batch):
-        for name, codes in outputs.items():
-            sums[name] += codes.sum(axis=0, dtype=np.float64)
-    for name, total in sums.items():
-        mean = total / (seen.shape[0] * seen.shape[1])
-        files.write_array(folder / f"{name}.mean.npy", mean.astype(np.float32))
 
 
 def classification_figures(
@@ -124,13 +120,18 @@ def main(name: str) -> None:
     """Write the codes of one experiment, trained and untrained, and its network.json."""
     settings = params.load()
     experiment = settings.experiment(name)
-    batch = experiment.codes.batch
+    chosen = experiment.codes
     arrays = files.read_splits(experiment.dataset)
     images = arrays["seen_train"]
+    if chosen.seen > images.shape[1]:
+        raise UserError(
+            f"params.yaml: experiments.{name}.codes.seen: {chosen.seen} asks for more than the "
+            f"{images.shape[1]} training images of a class"
+        )
     turns = 4 if experiment.training.augmentation.rotated_classes else 1
     backend.set_up(settings.seed)  # the untrained network is the one trained from
     network, objective = assemble(experiment, images.shape[2:], turns * len(images))
-    layers = {layer: network.get_layer(layer).output for layer in experiment.codes.layers}
+    layers = {layer: network.get_layer(layer).output for layer in chosen.layers}
     extractor = keras.Model(network.input, layers)
     outputs = keras.Model(network.input, {"outputs": objective.outputs})
 
@@ -140,8 +141,8 @@ def main(name: str) -> None:
                 backend.load_weights(
                     objective.model, Path("data/models", experiment.dataset, f"{name}.weights.h5")
                 )
-            write_codes(folder / state, extractor, arrays["unseen"], batch)
-            write_means(folder / state, extractor, images, batch)
+            write_codes(folder / state, ".npy", extractor, arrays["unseen"], chosen)
+            write_codes(folder / state, ".seen.npy", extractor, images[:, : chosen.seen], chosen)
             print(f"{name}: {state} codes of {', '.join(layers)}", flush=True)
         head = objective.head()
         if head:
@@ -154,13 +155,13 @@ def main(name: str) -> None:
         figures = _JUDGES[objective.judged_by](
             {
                 split: np.concatenate(
-                    [each["outputs"] for each in predicted(outputs, array, batch)]
+                    [each["outputs"] for each in predicted(outputs, array, chosen.batch)]
                 )
                 for split, array in seen.items()
             },
             {split: files.labels_of(array) for split, array in seen.items()},
             head=head,
-            pairs=experiment.codes.pairs,
+            pairs=chosen.pairs,
             rng=np.random.default_rng(settings.seed),
         )
     parameters = objective.model.count_params()

@@ -178,6 +178,8 @@ class Codes(Section):
     """Which hidden layers are written, and what is measured on seen classes beside them."""
 
     layers: Annotated[list[str], pydantic.Field(min_length=1)]
+    mirrored: bool
+    seen: Count
     batch: Count
     pairs: Annotated[int, pydantic.Field(ge=2, multiple_of=2)]
 
@@ -191,6 +193,13 @@ class OneShot(Section):
     ]
 
 
+class Pictures(Section):
+    """How many queries are pictured, each with how many of its nearest images."""
+
+    queries: Count
+    nearest: Count
+
+
 class Retrieval(Section):
     """What retrieval is scored with."""
 
@@ -198,8 +207,10 @@ class Retrieval(Section):
         list[Literal["l2", "l2_normalised", "centred_l2_normalised"]],
         pydantic.Field(min_length=1),
     ]
+    dimensions: list[Count]
     resamples: Count
     memory: Count
+    pictures: Pictures
 
 
 class Experiment(Section):

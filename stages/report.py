@@ -26,13 +26,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from stages import codes, files, params
+from stages import codes, files, params, pictures
 from stages.command import UserError, run
 from stages.measures.episodes import support_distances
 
 _LOOKED_AT = 500  # first tasks of a set, among which those to picture are found
 _PICTURED = 3  # tasks chosen right, and as many chosen wrong, of each experiment
+_FOUND = params.Pictures(queries=10, nearest=5)  # pictured of each layer
 _PICTURE_BYTES = 2_000_000  # pixels of a whole page; many experiments picture fewer tasks each
+
+_KINDS = {"l2_normalised": ("", "-"), "whitened": (", whitened", "--")}
+_COMPRESSED = "PCA to "  # a published measure, and the dimensions
 
 _LABELS = {
     "l2": "L2",
@@ -125,7 +129,7 @@ def rows_of(scores: dict[str, dict]) -> Iterator[Row]:
         yield Row(None, "pixels", False, pixels)
     for experiment, found in scores.items():
         for layer, figures in found.items():
-            if isinstance(figures, dict) and layer not in ("pixels", "untrained"):
+            if isinstance(figures, dict) and layer not in codes.BESIDE:
                 yield Row(experiment, layer, True, figures)
                 if untrained := found.get("untrained", {}).get(layer):
                     yield Row(experiment, layer, False, untrained)
@@ -205,6 +209,91 @@ def dots(
         return as_svg(figure, f"dots-{name}")
 
 
+def compression(
+    results: dict[str, dict], published: list[params.Published]
+) -> dict[str, Any] | None:
+    """Return the figures of compressed codes: their dimensions, rows, drawing; None without any.
+
+    Returns:
+        `dimensions`: list of int. `rows` and `published`: the mean average precision by
+        dimensions, by the name of what is compressed. `drawing`: of both.
+    """
+    rows: dict[str, dict[int, dict]] = {}
+    for experiment, found in results.items():
+        for layer, cut in ((found["retrieval"] or {}).get("pca") or {}).items():
+            for dimensions, kinds in cut.items():
+                for kind, figures in kinds.items():
+                    name = f"{experiment}: {label(layer)}{_KINDS[kind][0]}"
+                    rows.setdefault(name, {})[int(dimensions)] = figures
+    others: dict[str, dict[int, float]] = {}
+    for each in published:
+        if each.measure.startswith(_COMPRESSED):
+            cut = others.setdefault(f"{each.system}, {each.protocol}", {})
+            cut[int(each.measure.removeprefix(_COMPRESSED))] = each.figure
+    if not rows:
+        return None
+    every = sorted({dimensions for row in (rows | others).values() for dimensions in row})
+    means = {
+        name: {each: figures["mean_average_precision"] for each, figures in row.items()}
+        for name, row in rows.items()
+    }
+    drawn = [part for part in (means, others) if part]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((3.9, 0.4 + 2.6 * len(drawn)), layout="constrained")
+        for axes, part in zip(figure.subplots(len(drawn), squeeze=False)[:, 0], drawn, strict=True):
+            for index, (name, row) in enumerate(part.items()):
+                whitened = name.endswith(_KINDS["whitened"][0])
+                number = index // 2 if part is means else index
+                axes.plot(
+                    list(row),
+                    [100 * value for value in row.values()],
+                    _KINDS["whitened" if whitened else "l2_normalised"][1],
+                    color=_PAINTS[number % 6],
+                    marker=_MARKERS[number % 6],
+                    markersize=4,
+                    label=name.partition(", mAP")[0],
+                )
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(every, [str(each) for each in every])
+            axes.set(xlabel="dimensions", ylabel="mAP, %")
+            axes.minorticks_off()
+            axes.legend(fontsize=7, loc="lower right")
+        drawing = as_svg(figure, "compression")
+    return {"dimensions": every, "rows": rows, "published": others, "drawing": drawing}
+
+
+def found_images(
+    dataset: str, results: dict[str, dict]
+) -> dict[str, list[tuple[str, list[list[dict]]]] | str]:
+    """Return, for each experiment and layer, queries with the images nearest to them.
+
+    Returns:
+        By experiment a list of layer and rows; a row holds the query and the nearest as dicts of
+        `png`, `name` and `right`. Or, by experiment, what is missing.
+    """
+    found: dict[str, Any] = {}
+    for name, each in results.items():
+        scored = rows_of({name: each["retrieval"] or {}})
+        layers = [row.layer for row in scored if row.experiment and row.trained]
+        try:
+            found[name] = [
+                (
+                    grid.layer,
+                    [
+                        [
+                            {"png": picture(image), "name": words, "right": right}
+                            for image, words, right in row
+                        ]
+                        for row in grid.rows()
+                    ],
+                )
+                for grid in pictures.nearest_grids(dataset, name, layers, _FOUND)
+            ]
+        except UserError as error:
+            found[name] = str(error)
+    return found
+
+
 def _dot(axes, y, low, value, high, color, marker, *, filled) -> None:
     """Draw one figure, from 0 to 1, with its interval; a hollow one stands a little lower."""
     ends = [[100 * max(value - low, 0)], [100 * max(high - value, 0)]]
@@ -262,11 +351,16 @@ def as_svg(figure: Figure, name: str) -> markupsafe.Markup:
 
 
 def picture(image: np.ndarray) -> str:
-    """Return uint8 (height, width, 1 or 3) as the address of a PNG that is its own content."""
-    png = io.BytesIO()
+    """Return uint8 (height, width, 1 or 3) as the address of a picture that is its own content.
+
+    Drawings are PNG; photographs are JPEG, a third of the bytes and to the eye the same.
+    """
+    content = io.BytesIO()
     pixels = image[..., 0] if image.shape[-1] == 1 else image
-    Image.fromarray(np.ascontiguousarray(pixels)).save(png, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+    kind, how = ("PNG", {}) if image.shape[-1] == 1 else ("JPEG", {"quality": 92, "subsampling": 0})
+    Image.fromarray(np.ascontiguousarray(pixels)).save(content, kind, optimize=True, **how)
+    coded = base64.b64encode(content.getvalue()).decode()
+    return f"data:image/{kind.lower()};base64,{coded}"
 
 
 def choices(space: codes.Space, tasks: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
@@ -354,12 +448,14 @@ def main(dataset: str) -> None:
     first = tasks.get(shown["name"], np.empty((0, 2), np.int32))[:_LOOKED_AT]
     text = page(
         dataset=dataset,
-        published=published,
+        published=[each for each in published if not each.measure.startswith(_COMPRESSED)],
         results=results,
         arrays=arrays,
         names=names,
         oneshot=oneshot,
         retrieval=retrieval,
+        compression=compression(results, published),
+        found=found_images(dataset, results),
         curves={
             name: curves(found["history"], name)
             for name, found in results.items()

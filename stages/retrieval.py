@@ -1,14 +1,18 @@
 """Stage `retrieval`: each unseen image a query against all the others.
 
-data/codes/<dataset>/<experiment>  ->  metrics/<dataset>/<experiment>/retrieval.json
+data/codes/<dataset>/<experiment>  ->  metrics/<dataset>/<experiment>/retrieval.json, and pictures
+of what was found: data/pictures/<dataset>/<experiment>/<layer>.png
 """
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from stages import codes, files, params
+from stages import codes, files, params, pictures
 from stages.command import run
+from stages.measures.compression import compressed
 from stages.measures.intervals import bootstrap_mean
 from stages.measures.ranking import chance_average_precision, retrieval_scores
 
@@ -39,6 +43,29 @@ def figures(
     return {name: round(float(value), _DIGITS) for name, value in named.items()}
 
 
+def compressed_spaces(
+    dataset: str, name: str, layers: list[str], dimensions: list[int], *, seed: int
+) -> Iterator[codes.Space]:
+    """Yield an experiment's trained codes in fewer dimensions, compared at unit length.
+
+    Args:
+        dataset: the dataset's name.
+        name: the experiment's name.
+        layers: names of the layers whose codes were written.
+        dimensions: to which to compress; see `compressed`.
+        seed: of the decomposition.
+
+    Raises:
+        UserError: for files that are missing or damaged.
+    """
+    for layer in layers:
+        unseen, seen = codes.read(dataset, name, "trained", layer)
+        with codes.refused(dataset, name):
+            for each, kinds in compressed(unseen, seen, dimensions, seed=seed):
+                for kind, cut in kinds.items():
+                    yield codes.Space(("pca", layer, str(each), kind), cut)
+
+
 def main(name: str) -> None:
     """Score one experiment."""
     settings = params.load()
@@ -50,7 +77,12 @@ def main(name: str) -> None:
         ("chance",): round(chance_average_precision(labels), _DIGITS),
     }
     layers = experiment.codes.layers
-    for space in codes.spaces(experiment.dataset, name, layers, chosen.distances):
+    here = experiment.dataset, name, layers
+    scored = itertools.chain(
+        codes.spaces(*here, chosen.distances),
+        compressed_spaces(*here, chosen.dimensions, seed=settings.seed),
+    )
+    for space in scored:
         with codes.refused(experiment.dataset, name):
             scores = retrieval_scores(space.codes, labels, block_bytes=chosen.memory * 2**20)
         rng = np.random.default_rng(settings.seed)  # the same resamples for each: paired
@@ -60,6 +92,10 @@ def main(name: str) -> None:
     files.write_json(
         Path("metrics", experiment.dataset, name, "retrieval.json"), codes.nested(found)
     )
+    with files.replacing(Path("data/pictures", experiment.dataset, name)) as folder:
+        folder.mkdir()
+        for grid in pictures.nearest_grids(*here, chosen.pictures):
+            pictures.write(folder / f"{grid.layer}.png", grid)
 
 
 if __name__ == "__main__":

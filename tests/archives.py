@@ -22,6 +22,7 @@ from sklearn.datasets import load_digits
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"  # the real one
 TAR = "cifar-100-python.tar.gz"
+TINY = "tiny-imagenet-200.zip"
 ZIPS = ("images_background.zip", "images_evaluation.zip", "all_runs.zip")
 SIDE = 105  # pixels of a drawing of Omniglot
 
@@ -274,6 +275,75 @@ def runs_members(
     return members, np.array(trials)
 
 
+# Tiny ImageNet
+
+
+def write_tinyimagenet(
+    folder: Path, *, packing: int = 0, classes: int = 10, examples: int = 12, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Write tiny-imagenet-200.zip and return the part that is in it, as Pillow decodes it.
+
+    The first image of every class is a grey file. Beside the training images stand the files
+    that the official archive has and no reader needs.
+
+    Args:
+        folder: where to.
+        packing: another one gives the same images in another order.
+        classes: number of them.
+        examples: images of each.
+        seed: another one gives other images.
+
+    Returns:
+        uint8 (classes, examples, 64, 64, 3) by part.
+    """
+    images, members = tinyimagenet_members(classes=classes, examples=examples, seed=seed)
+    write_zip(folder / TINY, shuffled(members, packing))
+    return {"train": images}
+
+
+def tinyimagenet_ids(classes: int) -> list[str]:
+    """Return the WordNet ids of the classes, in order."""
+    return [f"n{1_000_007 * (label + 1):08}" for label in range(classes)]
+
+
+def tinyimagenet_members(
+    *, classes: int = 10, examples: int = 12, seed: int = 0
+) -> tuple[np.ndarray, dict[str, bytes]]:
+    """Return the images, and the files of tiny-imagenet-200.zip by path."""
+    rng = np.random.default_rng(seed)
+    top, ids = "tiny-imagenet-200", tinyimagenet_ids(classes)
+    patches = rng.integers(60, 196, (classes, 4, 4, 3)).repeat(16, axis=1).repeat(16, axis=2)
+    images = np.empty((classes, examples, 64, 64, 3), np.uint8)
+    members = {
+        f"{top}/wnids.txt": "\n".join(reversed(ids)).encode(),
+        f"{top}/words.txt": "".join(
+            f"{each}\tthing {label:02}, matter\n" for label, each in enumerate(ids)
+        ).encode(),
+        f"{top}/val/images/val_0.JPEG": jpeg(images[0, 0]),
+        f"{top}/val/val_annotations.txt": f"val_0.JPEG\t{ids[0]}\t0\t0\t9\t9\n".encode(),
+        f"{top}/test/images/test_0.JPEG": b"never looked at",
+    }
+    for label, each in enumerate(ids):
+        members[f"{top}/train/{each}/{each}_boxes.txt"] = b"x.JPEG\t0\t0\t9\t9\n"
+        # Numbers as they are: as text, 10 sorts before 2.
+        names = sorted(f"{each}_{example}.JPEG" for example in range(examples))
+        for example, name in enumerate(names):
+            drawn = patches[label] + rng.normal(0, 12, (64, 64, 3)) + rng.normal(0, 20, 3)
+            drawn = drawn.clip(0, 255).astype(np.uint8)
+            content = jpeg(drawn[..., :1] if example == 0 else drawn)
+            members[f"{top}/train/{each}/images/{name}"] = content
+            with PIL.Image.open(io.BytesIO(content)) as image:
+                images[label, example] = np.asarray(image.convert("RGB"))
+    return images, members
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    """Return uint8 (height, width, 1 or 3) as a JPEG file, grey or in colour."""
+    file = io.BytesIO()
+    PIL.Image.fromarray(image.squeeze()).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
 # The digits of scikit-learn
 
 
@@ -302,6 +372,12 @@ _SPLITS = {
         "seen_test": {"part": "test", "classes": [0, 6], "examples": [0, 6]},
         "unseen": {"part": "train", "classes": [6, 10], "examples": [0, 12]},
     },
+    "tinyimagenet": {
+        "seen_train": {"part": "train", "classes": [0, 6], "examples": [0, 8]},
+        "seen_validation": {"part": "train", "classes": [0, 6], "examples": [8, 10]},
+        "seen_test": {"part": "train", "classes": [0, 6], "examples": [10, 12]},
+        "unseen": {"part": "train", "classes": [6, 10], "examples": [0, 12]},
+    },
     "omniglot": {
         "seen_train": {"part": "background", "classes": [0, 10], "examples": [0, 4]},
         "seen_test": {"part": "background", "classes": [0, 10], "examples": [4, 6]},
@@ -317,6 +393,9 @@ _SETS = {
         "4-way": {"draw": "all_classes", "ways": 4, "count": 60},
         "2-way": {"draw": "all_classes", "ways": 2, "count": 60},
     },
+    "tinyimagenet": {
+        "4-way": {"draw": "all_classes", "ways": 4, "count": 60},
+    },
     "omniglot": {
         "4-way": {"draw": "all_classes", "ways": 4, "count": 60},
         "within_alphabet": {"draw": "one_group", "ways": 4, "count": 60},
@@ -325,19 +404,24 @@ _SETS = {
 }
 _EPOCHS = 2
 _STEPS = 2
-_NETWORK = {"blocks": 2, "filters": 4}  # where a network has such settings
+_SMALL = {  # settings of networks, where one has them
+    "conv_blocks": {"blocks": 2, "filters": 4},
+    "alexnet": {"units": 16},
+    "resnet9": {"stem": 4, "filters": [4, 8]},
+}
 
 
 def write_project(folder: Path) -> dict:
     """Write params.yaml, and the archives that it names under mirror/; return the params.
 
-    The params are the real ones for the datasets digits, cifar100 and omniglot, with the digests
-    of the small archives and with fewer images, tasks, epochs and steps.
+    The params are the real ones, with the digests of the small archives and with fewer images,
+    tasks, epochs and steps.
     """
     mirror = folder / "mirror"
     parts = {
         "digits": {"all": digits()},
         "cifar100": write_cifar100(mirror),
+        "tinyimagenet": write_tinyimagenet(mirror),
         "omniglot": write_omniglot(mirror)[0],
     }
     params = small_params()
@@ -374,14 +458,16 @@ def small_params() -> dict:
 def _shrink(experiment: dict, split: dict) -> None:
     """Make an experiment's training short and its batches fit the small split."""
     network, objective, training = (experiment[key] for key in ("network", "objective", "training"))
-    network |= {key: least for key, least in _NETWORK.items() if key in network}
+    network |= _SMALL.get(network["name"], {})
     training |= {"epochs": _EPOCHS, "steps": _STEPS, "batch": 8}
     if objective.get("examples_per_class"):
         objective["examples_per_class"] = 2
     if split["seen_validation"] is None:
         training["early_stopping"] = None
-    experiment["codes"] |= {"batch": 50, "pairs": 20}
-    experiment["retrieval"] |= {"resamples": 20, "memory": 1}
+    experiment["codes"] |= {"batch": 50, "pairs": 20, "seen": 3}
+    pictures = {"queries": 3, "nearest": 2}
+    retrieval = {"resamples": 20, "memory": 1, "dimensions": [2, 4, 512], "pictures": pictures}
+    experiment["retrieval"] |= retrieval
 
 
 def write_params(folder: Path, params: dict) -> None:

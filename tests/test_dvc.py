@@ -62,6 +62,8 @@ def modules_of(name: str) -> set[str]:
         experiment = settings.experiments[entry]
         named.add(f"stages/networks/{experiment.network.name}.py")
         named.add(f"stages/objectives/{experiment.objective.name}.py")
+        if stage == "train":
+            named.add(f"stages/optimizers/{experiment.training.optimizer.name}.py")
     elif stage == "prepare":
         named.add(f"stages/readers/{settings.datasets[entry].reader}.py")
     return all_imports(f"stages/{stage}.py", *named)
@@ -74,7 +76,7 @@ def test_a_stage_lists_the_modules_that_it_imports(name):
     listed = {dep.def_path for dep in STAGES[name].deps if dep.def_path.endswith(".py")}
     assert modules_of(name) <= listed, "imported but not listed"
     # A template cannot list by case, so what one objective imports is listed for all of them.
-    rooms = [f"stages/{room}/" for room in ("networks", "objectives")]
+    rooms = [f"stages/{room}/" for room in ("networks", "objectives", "optimizers")]
     by_name = [path for room in rooms for path in ROOT.glob(f"{room}[a-z]*.py")]
     shared = all_imports(*(path.relative_to(ROOT).as_posix() for path in by_name))
     allowed = {path for path in shared if not path.startswith(tuple(rooms))}

@@ -44,13 +44,13 @@ def test_every_experiment_builds_with_the_layers_it_names(name):
 
 def test_codes_of_the_alexnet_before_relu_are_those_after_it_and_more():
     build = importlib.import_module("stages.networks.alexnet").build
-    network = build((64, 64, 3), scale=1 / 255, offset=0.0, dropout=0.5)
+    network = build((64, 64, 3), scale=1 / 255, offset=0.0, units=64, dropout=0.5)
     images = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     names = ("L5", "L6", "L7")
     layers = [name + state for name in names for state in ("", "_before_relu")]
     found = keras.Model(network.input, {each: network.get_layer(each).output for each in layers})
     codes = {name: np.asarray(each) for name, each in found(images).items()}
-    assert [codes[name].shape[1] for name in names] == [16_384, 2_048, 2_048]
+    assert [codes[name].shape[1] for name in names] == [16_384, 64, 64]
     for name in names:
         before = codes[f"{name}_before_relu"]
         assert (before < 0).any()

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 from archives import write_project
 
@@ -24,7 +25,7 @@ from stages import (
 )
 from stages.command import UserError
 
-DATASETS = ("digits", "cifar100", "omniglot")
+DATASETS = ("digits", "cifar100", "tinyimagenet", "omniglot")
 OF_A_DATASET = {"download": download, "prepare": prepare, "tasks": tasks}
 OF_AN_EXPERIMENT = {"train": train, "encode": encode, "oneshot": oneshot, "retrieval": retrieval}
 FIGURES = {"accuracy", "ci95_low", "ci95_high"}
@@ -201,12 +202,52 @@ def test_codes_are_what_the_layers_put_out(project):
     assert (found.dtype, found.shape) == (np.float32, (48, 1024))
     whole = keras.ops.convert_to_numpy(network(images.reshape(-1, 32, 32, 3), training=False))
     np.testing.assert_allclose(found, whole, atol=1e-5)
-    mean = keras.ops.convert_to_numpy(network(seen.reshape(-1, 32, 32, 3), training=False)).mean(
-        axis=0
-    )
-    np.testing.assert_allclose(np.load(folder / "trained/neural_codes.mean.npy"), mean, atol=1e-5)
+    first = seen[:, :3].reshape(-1, 32, 32, 3)  # three of each class, as params.yaml asks
+    whole = keras.ops.convert_to_numpy(network(first, training=False))
+    np.testing.assert_allclose(np.load(folder / "trained/neural_codes.seen.npy"), whole, atol=1e-5)
     head = np.load(folder / "head.npy")
     np.testing.assert_array_equal(head[:-1], objective.head()[0])
+
+
+def test_mirrored_codes_are_the_mean_of_both(project):
+    from stages.assembly import assemble
+    from stages.backend import keras
+
+    del project
+    images = np.load("data/arrays/tinyimagenet/unseen.npy").reshape(-1, 64, 64, 3)
+    experiment = params.load().experiments["tinyimagenet-compact"]
+    assert experiment.codes.mirrored
+    network, objective = assemble(experiment, (64, 64, 3), 6)
+    objective.model.load_weights("data/models/tinyimagenet/tinyimagenet-compact.weights.h5")
+    both = [network(each, training=False) for each in (images, images[:, :, ::-1])]
+    mean = sum(keras.ops.convert_to_numpy(each) for each in both) / 2
+    found = np.load("data/codes/tinyimagenet/tinyimagenet-compact/trained/neural_codes.npy")
+    np.testing.assert_allclose(found, mean, atol=1e-5)
+
+
+def test_compressed_codes_stand_beside_the_whole_ones(project):
+    given, _ = project
+    found = metrics(given, "tinyimagenet-alexnet", "retrieval")
+    layers = {"L5", "L6", "L7"}
+    assert set(found["pca"]) == layers == set(found) - {"queries", "chance", *codes.BESIDE}
+    for layer in layers:
+        # of 2, 4 and 512 dimensions, the last are more than 18 seen images have
+        assert set(found["pca"][layer]) == {"2", "4"}
+        for kinds in found["pca"][layer].values():
+            assert set(kinds) == {"l2_normalised", "whitened"}
+            for row in kinds.values():
+                assert row["ci95_low"] <= row["mean_average_precision"] <= row["ci95_high"]
+
+
+def test_what_was_found_is_pictured(project):
+    given, _ = project
+    for name, experiment in given["experiments"].items():
+        folder = Path("data/pictures", experiment["dataset"], name)
+        assert {path.stem for path in folder.iterdir()} == set(experiment["codes"]["layers"])
+        for path in folder.iterdir():
+            with PIL.Image.open(path) as image:
+                assert image.format == "PNG"
+                assert min(image.size) > 200
 
 
 def test_nothing_is_left_behind(project):
@@ -218,7 +259,7 @@ def test_nothing_is_left_behind(project):
 def test_the_gate_passes_what_is_asked_and_names_what_fails(project, monkeypatch, capsys):
     given, _ = project
     check.main()
-    assert "5 of 5 experiments" in capsys.readouterr().out
+    assert "7 of 7 experiments" in capsys.readouterr().out
     settings = params.load()
     accuracy = metrics(given, "digits-classifier", "network")["seen"]["test"]["accuracy"]
     asked = params.Check(beat=[], at_least={"network/seen/test/accuracy": accuracy + 0.01})

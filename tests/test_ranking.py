@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from stages.measures.ranking import MEASURES, chance_average_precision, retrieval_scores
+from stages.measures.ranking import MEASURES, chance_average_precision, nearest, retrieval_scores
 
 BLOCK = 2**20
 
@@ -194,3 +194,19 @@ def test_chance_of_a_few_known_cases():
 def test_wrong_arguments_are_refused(codes, labels, block_bytes, message):
     with pytest.raises(ValueError, match=message):
         retrieval_scores(codes, labels, block_bytes=block_bytes)
+
+
+def test_nearest_by_hand():
+    codes = np.array([[0], [5], [1], [0], [-3]], np.float32)
+    found = nearest(codes, np.array([0, 1]), 3)
+    assert found.tolist() == [[3, 2, 4], [2, 0, 3]]  # a duplicate is found, the query is not
+
+
+@given(seed=st.integers(0, 99))
+def test_nearest_is_the_order_of_the_distances(seed):
+    rng = np.random.default_rng(seed)
+    codes = rng.normal(size=(30, 4)).astype(np.float32)
+    for query, row in enumerate(nearest(codes, np.arange(30), 29)):
+        distances = np.linalg.norm(codes - codes[query], axis=1)
+        assert sorted(row) == [index for index in range(30) if index != query]
+        assert (np.diff(distances[row]) >= -1e-6).all()

@@ -11,8 +11,9 @@ import PIL.Image
 import pytest
 
 from stages.command import UserError
-from stages.readers import cifar100, omniglot
+from stages.readers import cifar100, omniglot, tinyimagenet
 
+TINY = {"classes": 3, "examples": 11}
 CIFAR = {"classes": 4, "train": 3, "test": 2}
 OMNIGLOT = {"alphabets": 2, "characters": 3, "drawings": 3, "runs": 2, "ways": 2}
 
@@ -396,6 +397,102 @@ def test_omniglot_archive_of_another_layout_is_refused(tmp_path, name):
     refusal(omniglot, tmp_path, name)
 
 
+# Tiny ImageNet
+
+
+def write_tiny(folder, members):
+    archives.write_zip(folder / archives.TINY, members)
+
+
+@pytest.mark.parametrize("packing", [0, 1, 2])
+def test_tinyimagenet_is_sorted_and_decoded_as_pillow_does(tmp_path, packing):
+    parts = archives.write_tinyimagenet(tmp_path, packing=packing, **TINY)
+    found = tinyimagenet.read(tmp_path)
+    same(found, parts)
+    assert found.parts["train"].names == [f"thing {label:02}, matter" for label in range(3)]
+
+
+def test_tinyimagenet_grey_files_are_read_as_rgb(tmp_path):
+    archives.write_tinyimagenet(tmp_path, **TINY)
+    grey = tinyimagenet.read(tmp_path).parts["train"].images[:, 0]
+    np.testing.assert_array_equal(grey, np.repeat(grey[..., :1], 3, axis=-1))
+
+
+def test_tinyimagenet_other_files_are_passed_over(tmp_path):
+    images, members = archives.tinyimagenet_members(**TINY)
+    folder = f"tiny-imagenet-200/train/{archives.tinyimagenet_ids(1)[0]}"
+    others = {
+        "tiny-imagenet-200/": b"",
+        f"{folder}/images/": b"",
+        f"{folder}/images/notes.txt": b"x",
+        f"{folder}/images/deep/n00000001_0.JPEG": b"x",
+        "__MACOSX/tiny-imagenet-200/train/._x": b"x",
+    }
+    write_tiny(tmp_path, members | others)
+    same(tinyimagenet.read(tmp_path), {"train": images})
+
+
+def test_tinyimagenet_class_without_words_is_called_by_its_id(tmp_path):
+    _, members = archives.tinyimagenet_members(**TINY)
+    members["tiny-imagenet-200/words.txt"] = b"n01000007\tone\nn02000014\n\xff\n"
+    write_tiny(tmp_path, members)
+    names = tinyimagenet.read(tmp_path).parts["train"].names
+    assert names == ["one", "n02000014", "n03000021"]
+
+
+PHOTOGRAPH = "tiny-imagenet-200/train/n02000014/images/n02000014_3.JPEG"
+COLOURS = archives.jpeg(np.zeros((64, 64, 3), np.uint8))
+
+
+def jpeg_of(height, width):
+    """Return a JPEG file that says it has another size than its content."""
+    place = COLOURS.index(b"\xff\xc0") + 5
+    return COLOURS[:place] + struct.pack(">HH", height, width) + COLOURS[place + 4 :]
+
+
+TINY_MEMBERS = {
+    "path above": ({"../evil.JPEG": COLOURS}, "'../evil.JPEG' leaves the archive"),
+    "absolute path": ({"/tmp/evil.JPEG": COLOURS}, "leaves the archive"),
+    "large photograph": ({PHOTOGRAPH: bytes(2**20 + 1)}, f"{PHOTOGRAPH}: larger than 1048576"),
+    "large words": (
+        {"tiny-imagenet-200/words.txt": bytes(2**24 + 1)},
+        "words.txt: larger than 16777216 bytes",
+    ),
+    "photograph of a wrong size": (
+        {PHOTOGRAPH: archives.jpeg(np.zeros((32, 64, 3), np.uint8))},
+        f"{PHOTOGRAPH}: expected 64x64 pixels, got 64x32",
+    ),
+    "photograph of 4 gigapixels": ({PHOTOGRAPH: jpeg_of(65_500, 65_500)}, "got 65500x65500"),
+    "empty photograph": ({PHOTOGRAPH: b""}, f"{PHOTOGRAPH}: damaged JPEG file"),
+    "photograph of text": ({PHOTOGRAPH: b"<html></html>"}, f"{PHOTOGRAPH}: damaged JPEG file"),
+    "truncated photograph": ({PHOTOGRAPH: COLOURS[:-200]}, f"{PHOTOGRAPH}: damaged JPEG file"),
+    "photograph in another format": (
+        {PHOTOGRAPH: b"\x89PNG\r\n\x1a\n" + bytes(50)},
+        f"{PHOTOGRAPH}: damaged JPEG file",
+    ),
+    "photograph missing": ({PHOTOGRAPH: NONE}, "'n02000014' has 10 images, expected 11"),
+    "photograph too many": (
+        {PHOTOGRAPH.replace("_3", "_99"): COLOURS},
+        "'n01000007' has 11 images, expected 12",
+    ),
+    "no words": ({"tiny-imagenet-200/words.txt": NONE}, "no tiny-imagenet-200/words.txt in it"),
+}
+
+
+@pytest.mark.parametrize(("others", "says"), TINY_MEMBERS.values(), ids=TINY_MEMBERS)
+def test_tinyimagenet_archive_that_is_refused(tmp_path, others, says):
+    _, members = archives.tinyimagenet_members(**TINY)
+    members |= others
+    write_tiny(tmp_path, {path: each for path, each in members.items() if each is not NONE})
+    assert says in refusal(tinyimagenet, tmp_path, archives.TINY)
+    assert [path.name for path in tmp_path.iterdir()] == [archives.TINY]
+
+
+def test_tinyimagenet_archive_of_another_layout_is_refused(tmp_path):
+    write_tiny(tmp_path, {"other/train/n02000014/images/n02000014_3.JPEG": COLOURS})
+    assert "no tiny-imagenet-200/train" in refusal(tinyimagenet, tmp_path, archives.TINY)
+
+
 def central(content, offset, value):
     """Return a zip whose first entry of the directory has another value of two or four bytes."""
     place = content.index(b"PK\x01\x02") + offset
@@ -450,12 +547,28 @@ def test_omniglot_damaged_archive_is_refused(tmp_path, name, damage):
     refusal(omniglot, tmp_path, name)
 
 
+@pytest.mark.parametrize("damage", ZIP_DAMAGE.values(), ids=ZIP_DAMAGE)
+def test_tinyimagenet_damaged_archive_is_refused(tmp_path, damage):
+    _, members = archives.tinyimagenet_members(**TINY)
+    # the first entry of the directory, which some of the damages change, is a photograph
+    write_tiny(tmp_path, {PHOTOGRAPH: members.pop(PHOTOGRAPH)} | members)
+    path = tmp_path / archives.TINY
+    path.write_bytes(damage(path.read_bytes()))
+    refusal(tinyimagenet, tmp_path, archives.TINY)
+
+
 @pytest.mark.parametrize(
-    ("reader", "name"), [(cifar100, archives.TAR), *((omniglot, name) for name in archives.ZIPS)]
+    ("reader", "name"),
+    [
+        (tinyimagenet, archives.TINY),
+        (cifar100, archives.TAR),
+        *((omniglot, name) for name in archives.ZIPS),
+    ],
 )
 def test_missing_archive_is_refused(tmp_path, reader, name):
     archives.write_cifar100(tmp_path, **CIFAR)
     archives.write_omniglot(tmp_path, **OMNIGLOT)
+    archives.write_tinyimagenet(tmp_path, **TINY)
     (tmp_path / name).unlink()
     refusal(reader, tmp_path, name)
 
@@ -503,3 +616,19 @@ def test_omniglot_damaged_at_random_is_refused_or_read_as_it_was(tmp_path, name)
             same(found, parts)
             np.testing.assert_array_equal(found.tasks["lake"].indices, trials)
             assert names == {part: each.names for part, each in found.parts.items()}
+
+
+def test_tinyimagenet_damaged_at_random_is_refused_or_read_as_it_was(tmp_path):
+    parts = archives.write_tinyimagenet(tmp_path, **TINY)
+    names = tinyimagenet.read(tmp_path).parts["train"].names
+    path = tmp_path / archives.TINY
+    content, rng = path.read_bytes(), random.Random(0)
+    for _ in range(60):
+        path.write_bytes(damaged(content, rng))
+        try:
+            found = tinyimagenet.read(tmp_path)
+        except UserError as error:
+            assert str(path) in str(error)
+        else:
+            same(found, parts)
+            assert found.parts["train"].names == names

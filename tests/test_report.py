@@ -69,7 +69,9 @@ def add_experiment(name, seen):
     write(metrics / "retrieval.json", ranked)
     for state in ("trained", "untrained"):
         write(Path("data/codes/toy", name, state, "neural_codes.npy"), CODES)
-        write(Path("data/codes/toy", name, state, "neural_codes.mean.npy"), np.float32([15]))
+        write(
+            Path("data/codes/toy", name, state, "neural_codes.seen.npy"), np.float32([[10], [20]])
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -241,10 +243,50 @@ def test_pictured_choices_are_marked():
 def test_a_picture_is_the_image():
     for channels in (1, 3):
         image = np.random.default_rng(1).integers(0, 256, (5, 4, channels), np.uint8)
-        kind, png = report.picture(image).split(",")
-        assert kind == "data:image/png;base64"
-        again = np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
-        assert (again.reshape(image.shape) == image).all()
+        image = np.sort(image, axis=0)  # smooth, as what JPEG is made for
+        kind, content = report.picture(image).split(",")
+        assert kind == f"data:image/{'png' if channels == 1 else 'jpeg'};base64"
+        again = np.asarray(Image.open(io.BytesIO(base64.b64decode(content)))).reshape(image.shape)
+        assert abs(again.astype(int) - image).max() <= (0 if channels == 1 else 40)
+
+
+def test_what_was_found_is_pictured_and_marked():
+    figures = re.findall(r'<figure class="task found">.*?</figure>', Page().html, re.DOTALL)
+    assert len(figures) == 2 * 10  # of each experiment: of each class the first, the second, …
+    # To [0] nearest are [0.4], [1], [2], [10], [11]; by length one all codes are alike, and the
+    # first others come first.
+    assert re.findall(r'<li class="([^"]*)"', figures[0]) == ["right"] * 2 + ["wrong dashed"] * 3
+    assert "2 of 5 right" in figures[0]
+    assert 'alt="&lt;i&gt;zero&lt;/i&gt;, right"' in figures[0]
+    assert re.search(r'alt="one&#34;&amp;, wrong">', figures[0])
+
+
+def pca(value):
+    return {"mean_average_precision": value, "ci95_low": value - 0.01, "ci95_high": value + 0.01}
+
+
+def test_compressed_codes_are_tabled_and_drawn_beside_published_ones(monkeypatch):
+    path = Path("metrics/toy/toy-siamese/retrieval.json")
+    ranked = json.loads(path.read_text())
+    cut = {"16": {"l2_normalised": pca(0.31), "whitened": pca(0.32)}, "32": {"whitened": pca(0.33)}}
+    write(path, ranked | {"pca": {"neural_codes": cut}})
+    settings = params.load()
+    other = params.Published(
+        system="B 2014", measure="PCA to 32", figure=0.683, protocol="mAP of X"
+    )
+    toy = settings.datasets["toy"]
+    toy = toy.model_copy(update={"published": [*toy.published, other]})
+    changed = settings.model_copy(update={"datasets": {"toy": toy}})
+    monkeypatch.setattr(params, "load", lambda: changed)
+    text = Page().text
+    assert "16 32 toy-siamese: neural codes 31.0 30.0–32.0 – " in text
+    assert "toy-siamese: neural codes, whitened 32.0 31.0–33.0 33.0 32.0–34.0" in text
+    assert "B 2014, mAP of X – 68.3" in text
+    assert "PCA to 32" not in text
+
+
+def test_without_compressed_codes_there_is_no_section_of_them():
+    assert "In fewer dimensions" not in Page().text
 
 
 def test_many_experiments_picture_fewer_tasks(monkeypatch):

@@ -8,6 +8,8 @@ from multiprocessing.pool import ThreadPool
 
 import numpy as np
 
+from stages.measures.distances import distances_of
+
 MEASURES = (
     "average_precision",
     "precision_at_1",
@@ -87,6 +89,25 @@ def retrieval_scores(
             relevant = [members[label] for label in classes[queries]]
             scores[queries] = pool.starmap(_scores_of_query, zip(distances, relevant, strict=True))
     return dict(zip(MEASURES, scores.T.copy(), strict=True))
+
+
+def nearest(codes: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:
+    """Return the images nearest to each query, by Euclidean distance of the codes.
+
+    Args:
+        codes: (n, dim), float32.
+        queries: int (q,), indices into `codes`.
+        count: how many, less than n; the query itself is left out by its index.
+
+    Returns:
+        int (q, count), nearest first; of equally far ones the first of `codes` comes first.
+    """
+    found = np.empty((len(queries), count), np.int64)
+    for row, query in enumerate(queries):
+        distances = distances_of(codes - codes[query])
+        distances[query] = np.inf
+        found[row] = np.argsort(distances, kind="stable")[:count]
+    return found
 
 
 def _scores_of_query(distances: np.ndarray, relevant: np.ndarray) -> tuple[float, ...]:

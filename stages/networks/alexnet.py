@@ -4,21 +4,24 @@ After that of Babenko et al. 2014, "Neural codes for image retrieval", section 3
 network of Krizhevsky et al. 2012: five convolutions and three dense layers.
 """
 
-from stages.params import Fraction, Real
+from stages.params import Count, Fraction, Real
 
 
-def build(shape: tuple[int, int, int], *, scale: Real, offset: Real, dropout: Fraction):
+def build(
+    shape: tuple[int, int, int], *, scale: Real, offset: Real, units: Count, dropout: Fraction
+):
     """Return five convolutions and two dense layers, whose codes are `L5`, `L6` and `L7`.
 
-    40,516,382 parameters on 64x64 RGB, together with the classifier's head for 190 classes.
-    `L5` are the 16,384 values of the last convolution after relu and pooling, `L6` and `L7` the
-    2,048 of the dense layers after relu; `L5_before_relu` and so on are the same before it.
-    (Pooling and relu may change places: the largest value is the largest after relu too.)
+    With 2,048 units 40,516,382 parameters on 64x64 RGB, together with the classifier's head for
+    190 classes. `L5` are the 16,384 values of the last convolution after pooling and relu, `L6`
+    and `L7` those of the dense layers after relu; `L5_before_relu` and so on are the same before
+    it. (Pooling and relu may change places: the largest value is the largest after relu too.)
 
     Args:
         shape: (height, width, channels) of the uint8 images.
         scale: pixels enter the network as value * scale + offset.
         offset: see `scale`.
+        units: of each of the two dense layers.
         dropout: share of values dropped before `L6` and before `L7`.
     """
     import keras
@@ -37,6 +40,6 @@ def build(shape: tuple[int, int, int], *, scale: Real, offset: Real, dropout: Fr
     x = layers.ReLU(name="L5")(x)
     for name in ("L6", "L7"):
         x = layers.Dropout(dropout)(x)
-        x = layers.Dense(2048, name=f"{name}_before_relu")(x)
+        x = layers.Dense(units, name=f"{name}_before_relu")(x)
         x = layers.ReLU(name=name)(x)
     return keras.Model(images, x, name="alexnet")

@@ -1,0 +1,73 @@
+"""Time the reader of Tiny ImageNet beside the assignment's loader: python -m benchmarks.loader.
+
+The assignment's way opens one file at a time and joins each class to all those before it. Both
+read the same archive, made here of random pictures in the official layout (unpacked for the
+assignment's way, outside the clock), and must come to the same array. Two to five minutes.
+"""
+
+import io
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from stages.readers import tinyimagenet
+
+CLASSES, EXAMPLES, SIDE = 200, 500, 64
+
+
+def write(folder: Path) -> None:
+    """Write the archive: a thousand pictures, each under many names."""
+    rng = np.random.default_rng(0)
+    pictures = []
+    for _ in range(1000):
+        coarse = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        file = io.BytesIO()
+        PIL.Image.fromarray(coarse).resize((SIDE, SIDE)).save(file, "JPEG", quality=90)
+        pictures.append(file.getvalue())
+    with zipfile.ZipFile(folder / "tiny-imagenet-200.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        top = "tiny-imagenet-200"
+        archive.writestr(f"{top}/words.txt", "")
+        for label in range(CLASSES):
+            for example in range(EXAMPLES):
+                name = f"n{label:08}_{example}.JPEG"
+                content = pictures[(label * EXAMPLES + example) * 7 % len(pictures)]
+                archive.writestr(f"{top}/train/n{label:08}/images/{name}", content)
+
+
+def one_file_at_a_time(folder: Path) -> np.ndarray:
+    """Return float arrays joined class by class, as the assignment's notebook does."""
+    images = np.zeros((0, EXAMPLES, SIDE, SIDE, 3), np.uint8)
+    for of_class in sorted(path for path in folder.iterdir() if path.is_dir()):
+        loaded = []
+        for path in sorted((of_class / "images").iterdir()):
+            with PIL.Image.open(path) as image:
+                loaded.append(np.array(image.convert("RGB")))
+        images = np.concatenate([images, np.array(loaded)[None]])
+    return images
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write(folder)
+        with zipfile.ZipFile(folder / "tiny-imagenet-200.zip") as archive:
+            archive.extractall(folder)
+        begin = time.perf_counter()
+        theirs = one_file_at_a_time(folder / "tiny-imagenet-200/train")
+        between = time.perf_counter()
+        ours = tinyimagenet.read(folder).parts["train"].images
+        end = time.perf_counter()
+    if not (ours == theirs).all():
+        raise RuntimeError("the images differ")
+    print(f"{CLASSES * EXAMPLES:,} JPEG files, seconds")
+    print(f"one file at a time, joined class by class  {between - begin:8.1f}")
+    print(f"stages.readers.tinyimagenet, from the zip  {end - between:8.1f}")
+    print(f"ratio                                      {(between - begin) / (end - between):8.1f}")
+
+
+if __name__ == "__main__":
+    main()
