@@ -448,6 +448,10 @@ def small_params() -> dict:
         for name, experiment in params["experiments"].items()
         if experiment["dataset"] in datasets
     }
+    layers = copy.deepcopy(experiments["tinyimagenet-compact"])  # of a network with several
+    layers["network"] = {"name": "alexnet", "scale": 1 / 255, "offset": 0.0, "dropout": 0.5}
+    layers["codes"]["layers"] = ["L5", "L6_before_relu", "L7"]
+    experiments["tinyimagenet-layers"] = layers
     for experiment in experiments.values():
         _shrink(experiment, datasets[experiment["dataset"]]["split"])
     # So small, a network need not beat anything.
