@@ -269,7 +269,7 @@ def found_images(
 
     Returns:
         By experiment a list of layer and rows; a row holds the query and the nearest as dicts of
-        `png`, `name` and `right`. Or, by experiment, what is missing.
+        `png`, `name` and `mark`. Or, by experiment, what is missing.
     """
     found: dict[str, Any] = {}
     for name, each in results.items():
@@ -281,7 +281,7 @@ def found_images(
                     grid.layer,
                     [
                         [
-                            {"png": picture(image), "name": words, "right": right}
+                            {"png": picture(image), "name": words, "mark": _mark(True, right)}
                             for image, words, right in row
                         ]
                         for row in grid.rows()
@@ -407,15 +407,25 @@ def pictured_tasks(
         found[experiment] = [
             {
                 "number": row + 1,
-                "chosen": chosen,
                 "images": [  # the query, then the support set
-                    {"class": labels[index], "name": names[labels[index]], "png": picture(image)}
-                    for index, image in zip(tasks[row], images[tasks[row]], strict=True)
+                    {
+                        "name": names[labels[index]],
+                        "mark": _mark(place == chosen + 1, labels[index] == labels[tasks[row, 0]]),
+                        "png": picture(images[index]),
+                    }
+                    for place, index in enumerate(tasks[row])
                 ],
             }
             for row, chosen in choices(space, tasks, labels, min(_PICTURED, max(room, 1)))
         ]
     return found
+
+
+def _mark(chosen: bool, right: bool) -> str:
+    """Return how an image of a support set is marked."""
+    if chosen:
+        return "right" if right else "wrong"
+    return "true" if right else ""
 
 
 def page(**content: Any) -> str:

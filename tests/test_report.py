@@ -255,7 +255,7 @@ def test_what_was_found_is_pictured_and_marked():
     assert len(figures) == 2 * 10  # of each experiment: of each class the first, the second, …
     # To [0] nearest are [0.4], [1], [2], [10], [11]; by length one all codes are alike, and the
     # first others come first.
-    assert re.findall(r'<li class="([^"]*)"', figures[0]) == ["right"] * 2 + ["wrong dashed"] * 3
+    assert re.findall(r'<li class="([^"]*)"', figures[0]) == ["right"] * 2 + ["wrong"] * 3
     assert "2 of 5 right" in figures[0]
     assert 'alt="&lt;i&gt;zero&lt;/i&gt;, right"' in figures[0]
     assert re.search(r'alt="one&#34;&amp;, wrong">', figures[0])
