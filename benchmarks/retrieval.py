@@ -3,10 +3,13 @@
 The tools that are installed are timed (`pip install -e ".[benchmarks]"`), each in its own usual
 way, on the same codes of ten classes, and must come to the same figure but for ties and float32.
 A tool that scores query by query is given as many queries as fit a minute, and its time is taken
-times the rest: such rows say "of … queries". Takes about ten minutes on two cores.
+times the rest: such rows say "of … queries". Takes about twenty minutes on two cores.
 """
 
 import importlib.util
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from statistics import median
@@ -150,7 +153,19 @@ def compare(count: int, dim: int, scored: int) -> None:
         print(f"  {name + part:<66}{seconds:8.2f}   {seconds / own:.1f} times ours", flush=True)
 
 
+def memory(count: int, dim: int) -> None:
+    """Score many codes in a process of its own, whose peak of memory is told."""
+    program = (
+        "from benchmarks.retrieval import MEMORY, draw, retrieval_scores\n"
+        f"retrieval_scores(*draw({count}, {dim}), block_bytes=MEMORY)"
+    )
+    seconds, _ = timed(lambda: subprocess.run([sys.executable, "-c", program], check=True))
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    print(f"\n{count:,} codes x {dim}: {seconds:.0f} s, {peak:.2f} GiB at most, for all queries")
+
+
 def main() -> None:
+    memory(200_000, 128)
     for (count, dim), scored in SIZES.items():
         compare(count, dim, scored)
 
