@@ -4,12 +4,14 @@ Nothing here changes a value: what is written is what is read back, bit for bit.
 """
 
 import contextlib
+import csv
+import io
 import json
 import math
 import os
 import shutil
 import tokenize
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +173,10 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as indented JSON, keys in the order given, whole or not at all."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: str | Path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
+    """Write rows below the names of their columns as CSV, whole or not at all."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    write_text(path, text.getvalue())

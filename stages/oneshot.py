@@ -1,7 +1,8 @@
 """Stage `oneshot`: how often the nearest of N support images is of the query's class.
 
 data/codes/<dataset>/<experiment>, data/tasks/<dataset>
-->  metrics/<dataset>/<experiment>/oneshot.json
+->  in metrics/<dataset>/<experiment>: oneshot.json, and ways.csv, the accuracy for every number of
+ways up to that of the widest set of tasks
 """
 
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from stages import codes, files, params
 from stages.command import run
-from stages.measures.episodes import one_shot_hits
+from stages.measures.episodes import hits_by_ways, one_shot_hits
 from stages.measures.intervals import wilson
 
 _DIGITS = 6  # decimals of a fraction in a metrics file, far below any interval's width
@@ -36,6 +37,8 @@ def main(name: str) -> None:
         each: {("chance",): 1 / (drawn.shape[1] - 1), ("tasks",): len(drawn)}
         for each, drawn in tasks.items()
     }
+    widest = max(tasks.values(), key=lambda drawn: drawn.shape[1])
+    courses: list[tuple] = []
     layers, distances = experiment.codes.layers, experiment.oneshot.distances
     for space in codes.spaces(experiment.dataset, name, layers, distances):
         for each, drawn in tasks.items():
@@ -43,9 +46,15 @@ def main(name: str) -> None:
                 hits = one_shot_hits(space.codes, drawn, labels, head=space.head)
             found[each][space.keys] = figures(hits)
             print(f"{name}: {each}: {'/'.join(space.keys)} {hits.mean():.3f}", flush=True)
+        by_ways = hits_by_ways(space.codes, widest, labels, head=space.head)
+        for ways, hits in enumerate(by_ways.T, 2):
+            courses.append(("/".join(space.keys), ways, *figures(hits).values()))
+    metrics = Path("metrics", experiment.dataset, name)
     files.write_json(
-        Path("metrics", experiment.dataset, name, "oneshot.json"),
-        {each: codes.nested(figure) for each, figure in found.items()},
+        metrics / "oneshot.json", {each: codes.nested(figure) for each, figure in found.items()}
+    )
+    files.write_csv(
+        metrics / "ways.csv", ("series", "ways", "accuracy", "ci95_low", "ci95_high"), courses
     )
 
 

@@ -11,6 +11,7 @@ import base64
 import csv
 import dataclasses
 import io
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ _PICTURED = 3  # tasks chosen right, and as many chosen wrong, of each experimen
 _FOUND = params.Pictures(queries=10, nearest=5)  # pictured of each layer
 _PICTURE_BYTES = 2_000_000  # pixels of a whole page; many experiments picture fewer tasks each
 
-_KINDS = {"l2_normalised": ("", "-"), "whitened": (", whitened", "--")}
+_KINDS = {"l2_normalised": ("", False), "whitened": (", whitened", True)}  # and if dashed
 _COMPRESSED = "PCA to "  # a published measure, and the dimensions
 
 _LABELS = {
@@ -101,6 +102,8 @@ def read_results(dataset: str) -> dict[str, dict[str, Any]]:
     results = {}
     for folder in sorted(path for path in Path("metrics", dataset).glob("*") if path.is_dir()):
         results[folder.name] = {"history": read_history(folder / "history.csv")}
+        for part in ("ways", "recall"):
+            results[folder.name][part] = read_courses(folder / f"{part}.csv")
         for part in ("network", "run", "oneshot", "retrieval"):
             path = folder / f"{part}.json"
             results[folder.name][part] = files.read_json(path) if path.exists() else None
@@ -114,6 +117,16 @@ def read_history(path: Path) -> list[dict[str, float]] | None:
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return [{key: float(row[key] or math.nan) for key in row} for row in rows] or None
+
+
+def read_courses(path: Path) -> dict[str, list[tuple[float, float]]]:
+    """Return the points of each series of ways.csv or recall.csv; none without the file."""
+    courses: dict[str, list[tuple[float, float]]] = {}
+    if path.exists():
+        with open(path, encoding="utf-8", newline="") as file:
+            for series, x, y, *_ in itertools.islice(csv.reader(file), 1, None):
+                courses.setdefault(series, []).append((float(x), float(y)))
+    return courses
 
 
 def rows_of(scores: dict[str, dict]) -> Iterator[Row]:
@@ -209,57 +222,121 @@ def dots(
         return as_svg(figure, f"dots-{name}")
 
 
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A line of a drawing.
+
+    Attributes:
+        name: in the legend.
+        points: (x, y) pairs, y from 0 to 1.
+        number: which paint and marker it has.
+        dashed: whether it is.
+    """
+
+    name: str
+    points: list[tuple[float, float]]
+    number: int
+    dashed: bool = False
+
+
+def lines(
+    name: str, panels: list[list[Line]], *, x: str, y: str, scale: str = "linear"
+) -> markupsafe.Markup:
+    """Draw lines, in a panel for each list of them, one below the other."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((3.9, 0.4 + 2.9 * len(panels)), layout="constrained")
+        for axes, panel in zip(
+            figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True
+        ):
+            for line in panel:
+                axes.plot(
+                    [point[0] for point in line.points],
+                    [100 * point[1] for point in line.points],
+                    "--" if line.dashed else "-",
+                    color=_PAINTS[line.number % 6],
+                    marker=_MARKERS[line.number % 6],
+                    markersize=3.5,
+                    label=line.name,
+                )
+            if scale == "log":
+                axes.set_xscale("log", base=2)
+                ticks = sorted({point[0] for line in panel for point in line.points})
+                axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+                axes.minorticks_off()
+            else:
+                axes.xaxis.set_major_locator(MaxNLocator(integer=x == "ways"))
+            axes.set(xlabel=x, ylabel=f"{y}, %")
+            axes.legend(fontsize=7, loc="best")
+        return as_svg(figure, name)
+
+
+def courses(results: dict[str, dict], part: str, *, x: str, y: str) -> markupsafe.Markup | None:
+    """Draw a course of each layer, by its best distance, and of pixels; None without any.
+
+    Args:
+        results: what was read.
+        part: `ways` or `recall`.
+        x: the name of the horizontal axis.
+        y: that of the vertical one.
+    """
+    drawn: dict[str, list[tuple[float, float]]] = {}
+    for experiment, found in results.items():
+        best: dict[str, tuple[float, str, list]] = {}
+        for series, points in found[part].items():
+            layer, _, distance = series.rpartition("/")
+            mean = sum(point[1] for point in points) / len(points)
+            if not layer.startswith("untrained") and mean > best.get(layer, (-1.0,))[0]:
+                best[layer] = mean, distance, points
+        for layer, (_, distance, points) in best.items():
+            own = layer != "pixels"  # those of every experiment are the same
+            drawn[f"{experiment}: {label(layer)}, {label(distance)}" if own else layer] = points
+    if not drawn:
+        return None
+    panel = [Line(name, points, number) for number, (name, points) in enumerate(drawn.items())]
+    return lines(part, [panel], x=x, y=y)
+
+
 def compression(
     results: dict[str, dict], published: list[params.Published]
 ) -> dict[str, Any] | None:
     """Return the figures of compressed codes: their dimensions, rows, drawing; None without any.
 
     Returns:
-        `dimensions`: list of int. `rows` and `published`: the mean average precision by
-        dimensions, by the name of what is compressed. `drawing`: of both.
+        `dimensions`: list of int. `rows`: by the name of what is compressed, the figures by
+        dimensions; `published`: so the published ones. `drawing`: of both.
     """
     rows: dict[str, dict[int, dict]] = {}
+    panels: list[list[Line]] = [[], []]
     for experiment, found in results.items():
         for layer, cut in ((found["retrieval"] or {}).get("pca") or {}).items():
-            for dimensions, kinds in cut.items():
-                for kind, figures in kinds.items():
-                    name = f"{experiment}: {label(layer)}{_KINDS[kind][0]}"
-                    rows.setdefault(name, {})[int(dimensions)] = figures
+            number = len({line.number for line in panels[0]})
+            for kind, (words, dashed) in _KINDS.items():
+                row = {int(each): kinds[kind] for each, kinds in cut.items() if kind in kinds}
+                name = f"{experiment}: {label(layer)}{words}"
+                rows[name] = row
+                points = [(each, row[each]["mean_average_precision"]) for each in row]
+                panels[0].append(Line(name, points, number, dashed))
     others: dict[str, dict[int, float]] = {}
     for each in published:
         if each.measure.startswith(_COMPRESSED):
             cut = others.setdefault(f"{each.system}, {each.protocol}", {})
             cut[int(each.measure.removeprefix(_COMPRESSED))] = each.figure
+    for name, row in others.items():
+        panels[1].append(Line(name.partition(", mAP")[0], list(row.items()), len(panels[1])))
     if not rows:
         return None
-    every = sorted({dimensions for row in (rows | others).values() for dimensions in row})
-    means = {
-        name: {each: figures["mean_average_precision"] for each, figures in row.items()}
-        for name, row in rows.items()
+    return {
+        "dimensions": sorted({each for row in (rows | others).values() for each in row}),
+        "rows": rows,
+        "published": others,
+        "drawing": lines(
+            "compression",
+            [panel for panel in panels if panel],
+            x="dimensions",
+            y="mAP",
+            scale="log",
+        ),
     }
-    drawn = [part for part in (means, others) if part]
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure((3.9, 0.4 + 2.6 * len(drawn)), layout="constrained")
-        for axes, part in zip(figure.subplots(len(drawn), squeeze=False)[:, 0], drawn, strict=True):
-            for index, (name, row) in enumerate(part.items()):
-                whitened = name.endswith(_KINDS["whitened"][0])
-                number = index // 2 if part is means else index
-                axes.plot(
-                    list(row),
-                    [100 * value for value in row.values()],
-                    _KINDS["whitened" if whitened else "l2_normalised"][1],
-                    color=_PAINTS[number % 6],
-                    marker=_MARKERS[number % 6],
-                    markersize=4,
-                    label=name.partition(", mAP")[0],
-                )
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(every, [str(each) for each in every])
-            axes.set(xlabel="dimensions", ylabel="mAP, %")
-            axes.minorticks_off()
-            axes.legend(fontsize=7, loc="lower right")
-        drawing = as_svg(figure, "compression")
-    return {"dimensions": every, "rows": rows, "published": others, "drawing": drawing}
 
 
 def found_images(
@@ -464,6 +541,8 @@ def main(dataset: str) -> None:
         names=names,
         oneshot=oneshot,
         retrieval=retrieval,
+        ways=courses(results, "ways", x="ways", y="accuracy"),
+        recall=courses(results, "recall", x="recall", y="precision"),
         compression=compression(results, published),
         found=found_images(dataset, results),
         curves={

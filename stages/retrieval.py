@@ -1,7 +1,8 @@
 """Stage `retrieval`: each unseen image a query against all the others.
 
-data/codes/<dataset>/<experiment>  ->  metrics/<dataset>/<experiment>/retrieval.json, and pictures
-of what was found: data/pictures/<dataset>/<experiment>/<layer>.png
+data/codes/<dataset>/<experiment>  ->  in metrics/<dataset>/<experiment>:
+retrieval.json, recall.csv and compression.csv; and pictures of what was found:
+data/pictures/<dataset>/<experiment>/<layer>.png
 """
 
 import itertools
@@ -14,7 +15,7 @@ from stages import codes, files, params, pictures
 from stages.command import run
 from stages.measures.compression import compressed
 from stages.measures.intervals import bootstrap_mean
-from stages.measures.ranking import chance_average_precision, retrieval_scores
+from stages.measures.ranking import RECALLS, chance_average_precision, retrieval_scores
 
 _DIGITS = 6  # decimals of a fraction in a metrics file, far below any interval's width
 
@@ -78,6 +79,7 @@ def main(name: str) -> None:
     }
     layers = experiment.codes.layers
     here = experiment.dataset, name, layers
+    courses: list[tuple[str, float, float]] = []
     scored = itertools.chain(
         codes.spaces(*here, chosen.distances),
         compressed_spaces(*here, chosen.dimensions, seed=settings.seed),
@@ -87,10 +89,22 @@ def main(name: str) -> None:
             scores = retrieval_scores(space.codes, labels, block_bytes=chosen.memory * 2**20)
         rng = np.random.default_rng(settings.seed)  # the same resamples for each: paired
         found[space.keys] = figures(scores, rng, chosen.resamples)
+        if space.keys[0] != "pca":
+            curve = zip(RECALLS, scores["precision_at_recall"].mean(axis=0), strict=True)
+            courses += [("/".join(space.keys), *map(float, point)) for point in curve]
         mean = found[space.keys]["mean_average_precision"]
         print(f"{name}: {'/'.join(space.keys)}: mAP {mean:.3f}", flush=True)
-    files.write_json(
-        Path("metrics", experiment.dataset, name, "retrieval.json"), codes.nested(found)
+    metrics = Path("metrics", experiment.dataset, name)
+    files.write_json(metrics / "retrieval.json", codes.nested(found))
+    files.write_csv(metrics / "recall.csv", ("series", "recall", "precision"), courses)
+    files.write_csv(
+        metrics / "compression.csv",
+        ("series", "dimensions", "mean_average_precision"),
+        [
+            (f"{keys[1]}/{keys[3]}", int(keys[2]), figure["mean_average_precision"])
+            for keys, figure in found.items()
+            if keys[0] == "pca"
+        ],
     )
     with files.replacing(Path("data/pictures", experiment.dataset, name)) as folder:
         folder.mkdir()

@@ -1,3 +1,4 @@
+import itertools
 import subprocess
 import sys
 import time
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.measures.episodes import draw_tasks, one_shot_hits, support_distances
+from stages.measures.episodes import draw_tasks, hits_by_ways, one_shot_hits, support_distances
 
 # Three classes of two images on a line; class 0 at 0 and 1, class 1 at 4 and 5, class 2 at 8, 6.
 CODES = np.float32([[0], [1], [4], [5], [8], [6]])
@@ -230,3 +231,42 @@ def test_measures_load_numpy_and_nothing_heavier():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert output.stdout.strip() == "[]"
+
+
+@given(seed=st.integers(0, 50), values=st.integers(2, 40))
+def test_hits_by_ways_are_the_mean_over_all_smaller_support_sets(seed, values):
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, values, (12, 1)).astype(np.float32)  # few values: many ties
+    labels = np.repeat(np.arange(4), 3)
+    tasks = tasks_of(seed, classes=4, examples=3, ways=4, count=5)
+    found = hits_by_ways(codes, tasks, labels)
+    for task, expected in zip(tasks, found, strict=True):
+        true = [image for image in task[1:] if labels[image] == labels[task[0]]]
+        wrong = [image for image in task[1:] if labels[image] != labels[task[0]]]
+        for ways in (2, 3, 4):
+            smaller = [
+                [task[0], *true, *chosen] for chosen in itertools.combinations(wrong, ways - 1)
+            ]
+            mean = one_shot_hits(codes, np.array(smaller), labels).mean()
+            assert expected[ways - 2] == pytest.approx(mean)
+
+
+def test_hits_with_all_ways_are_the_hits():
+    rng = np.random.default_rng(1)
+    codes, labels = rng.normal(size=(40, 3)).astype(np.float32), np.repeat(np.arange(10), 4)
+    tasks = tasks_of(classes=10, examples=4, ways=10, count=200)
+    found = hits_by_ways(codes, tasks, labels)
+    assert found.shape == (200, 9)
+    np.testing.assert_array_equal(found[:, -1], one_shot_hits(codes, tasks, labels))
+    assert (np.diff(found, axis=1) <= 1e-12).all()  # more ways are never easier
+
+
+def test_constant_codes_score_chance_for_every_number_of_ways():
+    tasks = tasks_of(classes=10, examples=4, ways=10, count=3)
+    found = hits_by_ways(np.ones((40, 2), np.float32), tasks, np.repeat(np.arange(10), 4))
+    np.testing.assert_allclose(found, 1 / np.arange(2, 11)[None].repeat(3, axis=0))
+
+
+def test_a_task_with_two_images_of_the_class_has_no_smaller_sets():
+    with pytest.raises(ValueError, match="one support image of the query's class"):
+        hits_by_ways(CODES, np.int32([[0, 1, 1, 3]]), LABELS)

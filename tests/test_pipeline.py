@@ -239,6 +239,37 @@ def test_compressed_codes_stand_beside_the_whole_ones(project):
                 assert row["ci95_low"] <= row["mean_average_precision"] <= row["ci95_high"]
 
 
+def rows(given, name, file):
+    path = Path("metrics", given["experiments"][name]["dataset"], name, f"{file}.csv")
+    with open(path, encoding="utf-8", newline="") as table:
+        return list(csv.DictReader(table))
+
+
+def test_courses_agree_with_the_figures(project):
+    given, _ = project
+    name = "cifar100-siamese"
+    four = metrics(given, name, "oneshot")["4-way"]
+    ranked = metrics(given, name, "retrieval")
+    series = {f"neural_codes/{distance}" for distance in four["neural_codes"]}
+    ways = rows(given, name, "ways")
+    assert series < {row["series"] for row in ways}
+    for row in ways:
+        if row["series"] == "neural_codes/learned" and row["ways"] == "4":
+            assert float(row["accuracy"]) == four["neural_codes"]["learned"]["accuracy"]
+            assert float(row["ci95_low"]) == four["neural_codes"]["learned"]["ci95_low"]
+    assert {row["ways"] for row in ways} == {"2", "3", "4"}
+    assert {row["recall"] for row in rows(given, name, "recall")} >= {"0.05", "0.5", "1.0"}
+    cut = rows(given, name, "compression")
+    assert len(cut) == 4
+    assert {
+        "series": "neural_codes/whitened",
+        "dimensions": "2",
+        "mean_average_precision": str(
+            ranked["pca"]["neural_codes"]["2"]["whitened"]["mean_average_precision"]
+        ),
+    } in cut
+
+
 def test_what_was_found_is_pictured(project):
     given, _ = project
     for name, experiment in given["experiments"].items():

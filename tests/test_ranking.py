@@ -47,7 +47,7 @@ def test_scores_are_checked_by_eye():
 def test_a_cut_off_through_a_tie_takes_the_irrelevant_first():
     # From the first, all others but the last tie: b a a, R = 2.
     scores = scores_of([[0, 0], [1, 0], [-1, 0], [0, 1], [9, 9]], [0, 0, 0, 1, 1])
-    first = {name: values[0] for name, values in scores.items()}
+    first = {name: scores[name][0] for name in MEASURES}
     assert first == pytest.approx(
         {
             "average_precision": 2 / 3,  # both behind the tie, where two of three are relevant
@@ -61,8 +61,10 @@ def test_a_cut_off_through_a_tie_takes_the_irrelevant_first():
 
 def test_measures_are_named_in_order_and_are_float64():
     scores = scores_of(np.eye(4), [0, 0, 1, 1])
-    assert tuple(scores) == MEASURES
-    assert all(values.shape == (4,) and values.dtype == np.float64 for values in scores.values())
+    assert tuple(scores) == (*MEASURES, "precision_at_recall")
+    assert all(scores[name].shape == (4,) for name in MEASURES)
+    assert scores["precision_at_recall"].shape == (4, 20)
+    assert all(values.dtype == np.float64 for values in scores.values())
 
 
 @given(
@@ -194,6 +196,26 @@ def test_chance_of_a_few_known_cases():
 def test_wrong_arguments_are_refused(codes, labels, block_bytes, message):
     with pytest.raises(ValueError, match=message):
         retrieval_scores(codes, labels, block_bytes=block_bytes)
+
+
+def test_precision_at_recall_by_hand():
+    # From 0: a a b a b, so 1/1, 2/2 and 3/4 at thirds of the recall.
+    scores = scores_of([[0], [1], [2], [3], [4], [5]], [0, 0, 0, 1, 0, 1])
+    found = scores["precision_at_recall"][0]
+    np.testing.assert_allclose(found, [1] * 13 + [3 / 4] * 7)  # 13/20 is below two thirds
+
+
+@given(seed=st.integers(0, 99), size=st.integers(2, 30))
+def test_precision_at_recall_is_that_at_the_first_rank_that_finds_enough(seed, size):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], size)
+    codes = rng.normal(size=(2 * size, 3)).astype(np.float32)
+    found = scores_of(codes, labels)["precision_at_recall"]
+    for query, row in enumerate(nearest(codes, np.arange(2 * size), 2 * size - 1)):
+        hits = np.cumsum(labels[row] == labels[query])
+        for step in range(1, 21):
+            rank = np.argmax(20 * hits >= step * (size - 1))
+            assert found[query, step - 1] == pytest.approx(hits[rank] / (rank + 1))
 
 
 def test_nearest_by_hand():

@@ -285,6 +285,19 @@ def test_compressed_codes_are_tabled_and_drawn_beside_published_ones(monkeypatch
     assert "PCA to 32" not in text
 
 
+def test_courses_of_the_best_distance_and_of_pixels_are_drawn():
+    for name in ("toy-classifier", "toy-siamese"):
+        rows = "neural_codes/l2,2,0.9\nneural_codes/l2,3,0.8\nneural_codes/learned,2,0.5\n"
+        rows += "pixels/l2,2,0.6\npixels/l2,3,0.4\nuntrained/neural_codes/l2,2,0.99\n"
+        write(Path("metrics/toy", name, "ways.csv"), f"series,ways,accuracy\n{rows}")
+    page = Page()
+    assert "By the number of ways" in page.text
+    assert "Precision by recall" not in page.text
+    drawing = page.html.split("By the number of ways")[1].split("</svg>")[0]
+    legend = re.findall(r">([^<>]*(?:neural codes|pixels)[^<>]*)</text>", drawing)
+    assert legend == ["toy-classifier: neural codes, L2", "pixels", "toy-siamese: neural codes, L2"]
+
+
 def test_without_compressed_codes_there_is_no_section_of_them():
     assert "In fewer dimensions" not in Page().text
 

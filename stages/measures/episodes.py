@@ -6,6 +6,8 @@ induction"; Koch et al. 2015, section 4). Since tasks are indices, every method 
 same ones, and a difference between two methods is a paired one.
 """
 
+import math
+
 import numpy as np
 
 from stages.measures.distances import distances_of
@@ -170,3 +172,51 @@ def one_shot_hits(
     classes = labels[tasks]
     right = nearest & (classes[:, 1:] == classes[:, :1])
     return right.sum(axis=1) / nearest.sum(axis=1)
+
+
+def hits_by_ways(
+    codes: np.ndarray, tasks: np.ndarray, labels: np.ndarray, *, head: tuple | None = None
+) -> np.ndarray:
+    """Score tasks as if their support sets were smaller: the mean over all choices of classes.
+
+    Of a task with W classes, f of the wrong support images are farther from the query than the
+    true one, and e equally far. With n ways, n - 1 of the W - 1 wrong ones are there, each
+    choice with the same probability; the task is a hit when all of them are farther, and with j
+    equally far ones the share 1 / (1 + j) of a hit:
+
+        Σ_j C(e, j) C(f, n - 1 - j) / C(W - 1, n - 1) / (1 + j)
+
+    So one set of tasks gives the accuracy for every number of ways up to its own, exactly, where
+    other tasks for each would add their noise.
+
+    Args:
+        codes: (n, dim), float32.
+        tasks: (tasks, 1 + W), integers, as `draw_tasks` returns them.
+        labels: (n,), integers, the class of each image.
+        head: see `support_distances`.
+
+    Returns:
+        (tasks, W - 1), float64: expected hits with 2, 3, … W ways; the last is what
+        `one_shot_hits` returns.
+
+    Raises:
+        ValueError: as `support_distances`, and when a task has not exactly one support image of
+            the query's class.
+    """
+    classes = np.asarray(labels)[tasks]
+    same = classes[:, 1:] == classes[:, :1]
+    if (same.sum(axis=1) != 1).any():
+        raise ValueError("each task must have one support image of the query's class")
+    distances = support_distances(codes, tasks, head=head)
+    true = distances[same][:, None]
+    farther = (distances > true).sum(axis=1)
+    equal = (distances == true).sum(axis=1) - 1
+    others = same.shape[1] - 1
+    expected = np.zeros((others + 1, others + 1, others))  # by farther, equal, ways - 2
+    for f, e, drawn in np.ndindex(others + 1, others + 1, others):
+        if f + e <= others:
+            expected[f, e, drawn] = sum(
+                math.comb(e, j) * math.comb(f, drawn + 1 - j) / (1 + j)
+                for j in range(min(e, drawn + 1) + 1)
+            ) / math.comb(others, drawn + 1)
+    return expected[farther, equal]

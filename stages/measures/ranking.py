@@ -19,6 +19,9 @@ MEASURES = (
 )
 
 
+RECALLS = np.arange(1, 21) / 20
+
+
 def retrieval_scores(
     codes: np.ndarray, labels: np.ndarray, *, block_bytes: int
 ) -> dict[str, np.ndarray]:
@@ -34,11 +37,15 @@ def retrieval_scores(
     - `average_precision_at_r`: (1/R) Σ P(i) over the ranks i ≤ R of the relevant images (MAP@R
       of Musgrave et al. 2020, "A metric learning reality check", section 3.2).
 
+    - `precision_at_recall`: P(i) at the first rank i by which the share `RECALLS` of the relevant
+      images is found.
+
     Ties do not depend on the order of the images. In `average_precision` equally far images are
     retrieved at once: a relevant image counts with the precision behind its whole group, as in
-    `sklearn.metrics.average_precision_score`. Codes that know nothing of the classes can only
-    lose by ties: constant codes get R / (n - 1), less than chance. The four measures with a
-    cut-off, which may cut through a group, take the irrelevant images of a group first.
+    `sklearn.metrics.average_precision_score`; so in `precision_at_recall`. Codes that know nothing
+    of the classes can only lose by ties: constant codes get R / (n - 1), less than chance. The four
+    measures with a cut-off, which may cut through a group, take the irrelevant images of a group
+    first.
 
     Distances are |g|² / 2 - q·g in float32, which orders as |q - g| does; only the values are
     sorted, and the ranks of the relevant images looked up among them.
@@ -51,7 +58,8 @@ def retrieval_scores(
             it is one product of an array with itself, which costs half.
 
     Returns:
-        For each of `MEASURES`, in this order, an array (n,), float64, from 0 to 1.
+        For each of `MEASURES`, in this order, an array (n,), float64, from 0 to 1; and
+        `precision_at_recall`, (n, 20).
 
     Raises:
         ValueError: when shapes do not fit, codes are not finite, `block_bytes` is not
@@ -77,7 +85,7 @@ def retrieval_scores(
             "codes must be finite, their squares too. "
             f"Received: {np.count_nonzero(~np.isfinite(half_squares))} images where they are not"
         )
-    scores = np.empty((len(codes), len(MEASURES)))
+    scores = np.empty((len(codes), len(MEASURES) + len(RECALLS)))
     rows = max(1, block_bytes // (len(codes) * codes.itemsize))
     with ThreadPool() as pool:  # sorting and searching release the interpreter's lock
         for start in range(0, len(codes), rows):
@@ -88,7 +96,8 @@ def retrieval_scores(
             distances[queries - start, queries] = np.inf  # last, whatever its duplicates do
             relevant = [members[label] for label in classes[queries]]
             scores[queries] = pool.starmap(_scores_of_query, zip(distances, relevant, strict=True))
-    return dict(zip(MEASURES, scores.T.copy(), strict=True))
+    single = dict(zip(MEASURES, scores.T[: len(MEASURES)].copy(), strict=True))
+    return single | {"precision_at_recall": scores[:, len(MEASURES) :].copy()}
 
 
 def nearest(codes: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:
@@ -127,6 +136,7 @@ def _scores_of_query(distances: np.ndarray, relevant: np.ndarray) -> tuple[float
         (worst[:5] <= 5).sum() / 5,
         at_r.sum() / total,
         (place / worst)[at_r].sum() / total,
+        *(hits / ranks)[-(-np.arange(1, len(RECALLS) + 1) * total // len(RECALLS)) - 1],
     )
 
 
