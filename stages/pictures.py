@@ -3,13 +3,16 @@
 Right ones are framed in green and marked ✓, wrong ones in red with dashes and marked ✗.
 """
 
+import base64
 import dataclasses
+import io
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from stages import codes, files, params
 from stages.measures.ranking import nearest
@@ -93,3 +96,16 @@ def write(path: Path, grid: Grid) -> None:
     figure.supylabel("query, and the nearest of all other unseen images from left to right")
     with files.replacing(path) as partial:
         figure.savefig(partial, format="png", metadata={"Software": None})
+
+
+def picture(image: np.ndarray) -> str:
+    """Return uint8 (height, width, 1 or 3) as the address of a picture that is its own content.
+
+    Drawings are PNG; photographs are JPEG, a third of the bytes and to the eye the same.
+    """
+    content = io.BytesIO()
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    kind, how = ("PNG", {}) if image.shape[-1] == 1 else ("JPEG", {"quality": 92, "subsampling": 0})
+    Image.fromarray(np.ascontiguousarray(pixels)).save(content, kind, optimize=True, **how)
+    coded = base64.b64encode(content.getvalue()).decode()
+    return f"data:image/{kind.lower()};base64,{coded}"

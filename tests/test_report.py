@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages import codes, params, report
+from stages import codes, params, pictures, report
 from stages.command import UserError, run
 
 ROOT = Path(__file__).parent.parent
@@ -245,7 +245,7 @@ def test_a_picture_is_the_image():
     for channels in (1, 3):
         image = np.random.default_rng(1).integers(0, 256, (5, 4, channels), np.uint8)
         image = np.sort(image, axis=0)  # smooth, as what JPEG is made for
-        kind, content = report.picture(image).split(",")
+        kind, content = pictures.picture(image).split(",")
         assert kind == f"data:image/{'png' if channels == 1 else 'jpeg'};base64"
         again = np.asarray(Image.open(io.BytesIO(base64.b64decode(content)))).reshape(image.shape)
         assert abs(again.astype(int) - image).max() <= (0 if channels == 1 else 40)

@@ -1,0 +1,169 @@
+"""Drawings of figures, as SVG to stand within a page."""
+
+import dataclasses
+import io
+import re
+from typing import Any
+
+import markupsafe
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from stages.results import Row, label, percent
+
+# Drawings are made in stand-ins for colours, and the page's style says what each of them is, so
+# that one drawing is right on light and on dark paper.
+_INK, _RULE, _PAPER, *_PAINTS = (f"#f0f0{number:02}" for number in range(9))
+_MARKERS = "osD^vP"
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",  # the same ids in every run
+    "font.size": 10,
+    "legend.frameon": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    **dict.fromkeys(("axes.spines.left", "axes.spines.right", "axes.spines.top"), False),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
+    **dict.fromkeys(("axes.edgecolor", "grid.color"), _RULE),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A line of a drawing.
+
+    Attributes:
+        name: in the legend.
+        points: (x, y) pairs, y from 0 to 1.
+        number: which paint and marker it has.
+        dashed: whether it is.
+    """
+
+    name: str
+    points: list[tuple[float, float]]
+    number: int
+    dashed: bool = False
+
+
+def dots(
+    *, name: str, rows: list[Row], distances: list[str], measure: str, chance: float, **_: Any
+) -> markupsafe.Markup:
+    """Draw each figure with its interval, in a band for each layer's codes and for pixels."""
+    bands: dict[tuple, list[Row]] = {}
+    for row in rows:
+        bands.setdefault((row.experiment, row.layer), []).append(row)
+    paints = [(_PAINTS[index % 6], _MARKERS[index % 6]) for index in range(len(distances))]
+    lines = len(distances) + 1.4  # of a band: its title, a line a distance, a gap
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((3.9, 1.1 + 0.18 * lines * len(bands)), layout="constrained")
+        axes = figure.subplots()
+        axes.set(ylim=(lines * len(bands) - 0.7, -1), yticks=[], xlabel=f"{label(measure)}, %")
+        left, top = axes.get_yaxis_transform(), axes.get_xaxis_transform()
+        axes.axvline(100 * chance, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.text(100 * chance, 1.01, f"chance {percent(chance)} %", transform=top)
+        for number, ((experiment, layer), members) in enumerate(bands.items()):
+            title = f"{experiment}: {label(layer)}" if experiment else label(layer)
+            behind = {"facecolor": _PAPER, "edgecolor": "none", "pad": 1}
+            axes.text(0, lines * number, title, transform=left, va="center", bbox=behind)
+            for row in members:
+                for line, (distance, paint) in enumerate(zip(distances, paints, strict=True), 1):
+                    if figures := row.figures.get(distance):
+                        ends = figures["ci95_low"], figures[measure], figures["ci95_high"]
+                        _dot(axes, lines * number + line, *ends, *paint, filled=row.trained)
+        handles = [
+            Line2D([], [], color=color, marker=marker, linestyle="", label=label(distance))
+            for distance, (color, marker) in zip(distances, paints, strict=True)
+        ]
+        spacing = {"handletextpad": 0, "columnspacing": 1}
+        figure.legend(handles=handles, loc="outside upper left", ncols=2, **spacing)
+        return as_svg(figure, f"dots-{name}")
+
+
+def _dot(axes, y, low, value, high, color, marker, *, filled) -> None:
+    """Draw one figure, from 0 to 1, with its interval; a hollow one stands a little lower."""
+    ends = [[100 * max(value - low, 0)], [100 * max(high - value, 0)]]
+    inside = color if filled else _PAPER
+    axes.errorbar(
+        100 * value,
+        y if filled else y + 0.3,
+        xerr=ends,
+        fmt=marker,
+        color=color,
+        markersize=4.5,
+        markerfacecolor=inside,
+    )
+
+
+def lines(
+    name: str, panels: list[list[Line]], *, x: str, y: str, scale: str = "linear"
+) -> markupsafe.Markup:
+    """Draw lines, in a panel for each list of them, one below the other."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((3.9, 0.4 + 2.9 * len(panels)), layout="constrained")
+        for axes, panel in zip(
+            figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True
+        ):
+            for line in panel:
+                axes.plot(
+                    [point[0] for point in line.points],
+                    [100 * point[1] for point in line.points],
+                    "--" if line.dashed else "-",
+                    color=_PAINTS[line.number % 6],
+                    marker=_MARKERS[line.number % 6],
+                    markersize=3.5,
+                    label=line.name,
+                )
+            if scale == "log":
+                axes.set_xscale("log", base=2)
+                ticks = sorted({point[0] for line in panel for point in line.points})
+                axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+                axes.minorticks_off()
+            else:
+                axes.xaxis.set_major_locator(MaxNLocator(integer=x == "ways"))
+            axes.set(xlabel=x, ylabel=f"{y}, %")
+            axes.legend(fontsize=7, loc="best")
+        return as_svg(figure, name)
+
+
+def curves(history: list[dict[str, float]], name: str) -> markupsafe.Markup:
+    """Draw the course of loss and, where there is one, of accuracy over the epochs."""
+    quantities = [each for each in ("loss", "accuracy") if each in history[0]]
+    epochs = [row["epoch"] for row in history]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((3.6, 0.6 + 1.3 * len(quantities)), layout="constrained")
+        panels = figure.subplots(len(quantities), sharex=True, squeeze=False)[:, 0]
+        for axes, quantity in zip(panels, quantities, strict=True):
+            for key, title, line in (
+                (quantity, "training", ".-"),
+                (f"val_{quantity}", "validation", ".--"),
+            ):
+                if key in history[0]:
+                    values = [row[key] for row in history]
+                    axes.plot(
+                        epochs,
+                        values,
+                        line,
+                        color=_PAINTS[key != quantity],
+                        label=title,
+                        markersize=4,
+                    )
+            axes.set_ylabel(quantity)
+            axes.grid(axis="x", visible=False)
+        panels[0].legend(loc="upper right")
+        panels[-1].set_xlabel("epoch")
+        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        return as_svg(figure, f"curves-{name}")
+
+
+def as_svg(figure: Figure, name: str) -> markupsafe.Markup:
+    """Return a figure as SVG to stand within a page, its colours left to the page's style."""
+    text = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    svg = text.getvalue()
+    svg = re.sub(r"#f0f0(\d\d)", r"var(--paint-\1)", svg[svg.index("<svg") :])
+    # An id is to be the only one of a page that holds many drawings.
+    return markupsafe.Markup(re.sub(r'( id="|url\(#|href="#)', rf"\1{name}-", svg))
