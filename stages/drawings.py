@@ -158,6 +158,31 @@ def curves(history: list[dict[str, float]], name: str) -> markupsafe.Markup:
         return as_svg(figure, f"curves-{name}")
 
 
+def ranges(
+    name: str, rows: list[tuple[str, dict[str, float], float]], measure: str
+) -> markupsafe.Markup:
+    """Draw figures with their intervals, a line each, beside their chance.
+
+    Args:
+        name: of the drawing.
+        rows: what is measured, its figures, and chance.
+        measure: the name of the figure.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((6.4, 0.9 + 0.34 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        axes.set(ylim=(len(rows) - 0.4, -0.6), xlim=(0, 100), xlabel=f"{label(measure)}, %")
+        axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+        axes.grid(axis="y", visible=False)
+        for place, (_, figures, chance) in enumerate(rows):
+            value = 100 * figures[measure]
+            axes.barh(place, value, height=0.55, color=_PAINTS[0])
+            ends = [[value - 100 * figures["ci95_low"]], [100 * figures["ci95_high"] - value]]
+            axes.errorbar(value, place, xerr=ends, fmt="none", ecolor=_INK, capsize=3)
+            axes.plot([100 * chance] * 2, [place - 0.4, place + 0.4], color=_INK, linestyle="--")
+        return as_svg(figure, name)
+
+
 def as_svg(figure: Figure, name: str) -> markupsafe.Markup:
     """Return a figure as SVG to stand within a page, its colours left to the page's style."""
     text = io.StringIO()

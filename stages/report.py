@@ -10,16 +10,15 @@ and pictured; pages/dataset.html puts them into words and tables, and escapes ev
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import markupsafe
 import numpy as np
 
-from stages import codes, drawings, files, params, pictures
+from stages import codes, drawings, files, pages, params, pictures
 from stages.command import UserError, run
 from stages.drawings import Line
 from stages.measures.episodes import support_distances
 from stages.pictures import picture
-from stages.results import label, percent, read_results, rows_of
+from stages.results import best_of, label, read_results, rows_of
 
 _LOOKED_AT = 500  # first tasks of a set, among which those to picture are found
 _PICTURED = 3  # tasks chosen right, and as many chosen wrong, of each experiment
@@ -40,11 +39,7 @@ def section(name: str, scores: dict[str, dict], measure: str) -> dict[str, Any]:
     """
     rows = list(rows_of(scores))
     found = next(iter(scores.values()))
-    best: dict[str, dict] = {}  # by experiment; the first of equal ones
-    for row in rows:
-        for distance, figures in row.figures.items() if row.trained else ():
-            if figures[measure] > best.get(row.experiment, {measure: -1})[measure]:
-                best[row.experiment] = {"layer": row.layer, "distance": distance, **figures}
+    best = {each: figures for each in scores if (figures := best_of(scores[each], measure))}
     content = {
         "name": name,
         "measure": measure,
@@ -236,19 +231,6 @@ def _mark(chosen: bool, right: bool) -> str:
     return "true" if right else ""
 
 
-def page(**content: Any) -> str:
-    """Return report.html filled with `content`."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"label": label, "percent": percent}
-    return environment.get_template("dataset.html").render(content)
-
-
 def main(dataset: str) -> None:
     """Write the page of one dataset."""
     published = params.load().dataset(dataset).published
@@ -264,7 +246,8 @@ def main(dataset: str) -> None:
         default={"name": None, "best": {}},
     )
     first = tasks.get(shown["name"], np.empty((0, 2), np.int32))[:_LOOKED_AT]
-    text = page(
+    text = pages.filled(
+        "dataset.html",
         dataset=dataset,
         published=[each for each in published if not each.measure.startswith(_COMPRESSED)],
         results=results,

@@ -100,3 +100,22 @@ def rows_of(scores: dict[str, dict]) -> Iterator[Row]:
                 yield Row(experiment, layer, True, figures)
                 if untrained := found.get("untrained", {}).get(layer):
                     yield Row(experiment, layer, False, untrained)
+
+
+def best_of(scores: dict[str, Any], measure: str) -> dict[str, Any] | None:
+    """Return the best figures of an experiment's trained layers, None without any.
+
+    Args:
+        scores: the content of retrieval.json or of one task set in oneshot.json.
+        measure: by which they are the best; of equal ones the first.
+
+    Returns:
+        The figures, with `layer` and `distance`.
+    """
+    found = [
+        {"layer": row.layer, "distance": distance, **figures}
+        for row in rows_of({"": scores})
+        if row.trained
+        for distance, figures in row.figures.items()
+    ]
+    return max(found, key=lambda figures: figures[measure], default=None)

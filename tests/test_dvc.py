@@ -86,7 +86,7 @@ def test_a_stage_lists_the_modules_that_it_imports(name):
 
 def test_every_entry_of_params_has_its_stages():
     settings = params.load(ROOT / "params.yaml")
-    expected = {"plots"}
+    expected = {"plots", "index"}
     for stage in ("download", "prepare", "tasks", "report"):
         expected |= {f"{stage}@{dataset}" for dataset in settings.datasets}
     for stage in ("train", "encode", "oneshot", "retrieval"):
