@@ -1,0 +1,55 @@
+"""The page of every experiment: each with its figures, each published figure with a verdict."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from test_report import toy  # noqa: F401
+
+from stages import index, params
+
+
+@pytest.fixture
+def text(monkeypatch):
+    """Return a function that writes the page and returns its words."""
+    settings = params.load()
+    experiment = next(iter(settings.experiments.values()))
+    named = dict.fromkeys(("toy-classifier", "toy-siamese"), experiment)
+    changed = settings.model_copy(update={"experiments": named})
+    monkeypatch.setattr(params, "load", lambda: changed)
+
+    def written() -> str:
+        index.main()
+        html = Path("reports/index.html").read_text(encoding="utf-8")
+        body = re.sub(r"<svg.*?</svg>", "", html.split("<body>")[1], flags=re.DOTALL)
+        return " ".join(re.sub(r"<[^>]+>", " ", body).replace("&nbsp;", " ").split())
+
+    return written
+
+
+def test_a_row_holds_what_an_experiment_is_and_got(text):
+    words = text()
+    row = words.split("toy-classifier")[1].split("toy-siamese")[0]
+    assert "toy conv_blocks 1,234,567 0.1 min cpu:0, 2 cores 98.8 accuracy" in row
+    assert "75.1 74.1–76.1 3-way, L2 33.3" in row
+    assert row.count("75.1") == 2  # one-shot, and mean average precision
+    assert "90.0 pair AUC" in words.split("toy-siamese")[1]
+
+
+def test_each_published_figure_has_its_verdict(text):
+    words = text().split("What reproduces, and what does not")[1]
+    assert "people &amp; co: 3-way one-shot 95.5 75.1 ✗ 20.4 points below toy-classifier" in words
+    assert "other: accuracy on the seen classes 50.0 98.8 ✓ reached toy-classifier" in words
+    assert "third: something else 25.0 – not measured here –" in words
+
+
+@pytest.mark.parametrize("part", ["network", "run", "oneshot", "retrieval"])
+def test_what_is_missing_is_a_dash(text, part):
+    Path(f"metrics/toy/toy-siamese/{part}.json").unlink()
+    assert "–" in text().split("toy-siamese")[1].split("One-shot accuracy")[0]
+
+
+def test_without_any_experiment_it_says_so(text):
+    shutil.rmtree("metrics")
+    assert "Nothing is measured yet." in text()
