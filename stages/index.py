@@ -69,6 +69,7 @@ def main() -> None:
     text = pages.filled(
         "index.html",
         rows=rows,
+        provenance=pages.provenance(settings, list(settings.datasets)),
         compared=compared,
         oneshot=drawings.ranges(
             "one-shot",

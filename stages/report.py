@@ -233,7 +233,8 @@ def _mark(chosen: bool, right: bool) -> str:
 
 def main(dataset: str) -> None:
     """Write the page of one dataset."""
-    published = params.load().dataset(dataset).published
+    settings = params.load()
+    published = settings.dataset(dataset).published
     results = read_results(dataset)
     arrays = files.read_splits(dataset)
     names = files.read_json(Path("data/arrays", dataset, "classes.json"))["unseen"]
@@ -249,6 +250,7 @@ def main(dataset: str) -> None:
     text = pages.filled(
         "dataset.html",
         dataset=dataset,
+        provenance=pages.provenance(settings, [dataset]),
         published=[each for each in published if not each.measure.startswith(_COMPRESSED)],
         results=results,
         arrays=arrays,

@@ -1,6 +1,7 @@
 """The page: whole, closed in itself, escaped, the same again, and honest about what is missing."""
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages import codes, params, pictures, report
+from stages import codes, pages, params, pictures, report
 from stages.command import UserError, run
 
 ROOT = Path(__file__).parent.parent
@@ -97,6 +98,7 @@ def toy(tmp_path, monkeypatch):
     )
     settings = PARAMS.model_copy(update={"datasets": {"toy": dataset}})
     monkeypatch.setattr(params, "load", lambda: settings)
+    write(Path("params.yaml"), "seed: 1")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (CLASSES, EXAMPLES, 6, 6, 1), np.uint8)
     for split in ("seen_train", "seen_test", "unseen"):
@@ -308,8 +310,30 @@ def test_many_experiments_picture_fewer_tasks(monkeypatch):
     assert Page().html.count('<figure class="task">') == 2 * 2  # one right, one wrong
 
 
-def test_the_same_bytes_again():
-    assert Page().html == Page().html
+def test_the_same_bytes_again_but_for_when_it_was_made():
+    again = [re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "", Page().html) for _ in range(2)]
+    assert again[0] == again[1]
+
+
+def test_a_page_says_what_it_was_made_from():
+    text = Page().text
+    assert "git revision none: not in a git checkout" in text
+    assert f"sha256 of params.yaml {hashlib.sha256(b'seed: 1').hexdigest()} seed 1" in text
+    assert f"pixels of toy, all {params.load().datasets['toy'].pixels['all']} made 20" in text
+
+
+def test_the_revision_says_when_something_was_changed(monkeypatch):
+    def git(*words):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=b", *words], check=True)
+
+    git("init", "-q")
+    git("add", "params.yaml")
+    git("commit", "-qm", "x")
+    assert re.fullmatch(r"[0-9a-f]{40}", pages.revision())
+    write(Path("notes"), "of nothing that is tracked")
+    assert re.fullmatch(r"[0-9a-f]{40}", pages.revision())
+    write(Path("params.yaml"), "seed: 2")
+    assert pages.revision().endswith(", with changes")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,47 @@
 """The pages' templates: they put what they are given into words and tables, and escape it."""
 
+import datetime
+import hashlib
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from stages import params
 from stages.results import label, percent
+
+
+def provenance(settings: params.Params, datasets: list[str]) -> dict[str, str]:
+    """Return what a page was made from: revision, params, seed, pixels, and when."""
+    digest = hashlib.sha256(Path("params.yaml").read_bytes()).hexdigest()
+    pixels = {
+        f"sha256 of the pixels of {name}, {part}": found
+        for name in datasets
+        for part, found in settings.dataset(name).pixels.items()
+    }
+    return {
+        "git revision": revision(),
+        "sha256 of params.yaml": digest,
+        "seed": str(settings.seed),
+        **pixels,
+        "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def revision() -> str:
+    """Return the revision of this checkout, and whether anything that is tracked was changed."""
+    try:
+        head, changed = (
+            subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout
+            for words in (
+                ("rev-parse", "HEAD"),
+                ("status", "--porcelain", "--untracked-files=no", "--", "stages", "params.yaml"),
+            )
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "none: not in a git checkout"
+    return head.strip() + (", with changes" if changed else "")
 
 
 def filled(template: str, **content: Any) -> str:
