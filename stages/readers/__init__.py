@@ -10,7 +10,7 @@ import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -127,6 +127,6 @@ def check_path(path: str, source: str) -> None:
     Raises:
         UserError: naming the path.
     """
-    pure = PurePosixPath(path.replace("\\", "/"))
-    if pure.is_absolute() or ".." in pure.parts or ":" in path.partition("/")[0]:
+    parts = path.replace("\\", "/").split("/")
+    if not parts[0] or ".." in parts or ":" in parts[0]:
         raise UserError(f"{source}: member {path!r} leaves the archive; do not use this archive")

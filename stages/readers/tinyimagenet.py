@@ -1,8 +1,11 @@
 """Tiny ImageNet (Le and Yang 2015), from the official zip archive of JPEG files."""
 
+import mmap
 import os
 import re
+import struct
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +19,8 @@ _ARCHIVE = "tiny-imagenet-200.zip"
 _LAYOUT = re.compile(r"tiny-imagenet-200/train/(n\d{8})/images/([^/]+\.JPEG)")
 _WORDS = "tiny-imagenet-200/words.txt"
 _SIDE = 64  # pixels
+_HEADER = struct.Struct("<26xHH")  # before a member: lengths of its name and its extra field
+_ENCRYPTED = 0x1  # a flag of a member
 _LARGEST = 2**20  # bytes of a JPEG file; the official ones have some 2,000
 _LARGEST_WORDS = 16 * 2**20  # bytes; the official words.txt has 2.7 million
 
@@ -45,17 +50,18 @@ def read(folder: Path) -> Contents:
         ids = sorted(classes)
         check_sizes(ids, [len(classes[each]) for each in ids], str(path))
         images = np.empty((len(ids), len(classes[ids[0]]), _SIDE, _SIDE, 3), np.uint8)
+        with mmap.mmap(archive.fp.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
 
-        def read_class(index: int) -> None:
-            members = sorted(classes[ids[index]], key=lambda member: member.filename)
-            for member, image in zip(members, images[index], strict=True):
-                data = content(archive, member, largest=_LARGEST)
-                image[:] = _photograph(data, f"{path}: {member.filename}")
+            def read_class(index: int) -> None:
+                members = sorted(classes[ids[index]], key=lambda member: member.filename)
+                for member, image in zip(members, images[index], strict=True):
+                    source = f"{path}: {member.filename}"
+                    _decode(_content(mapped, member, source), image, source)
 
-        # The decoder releases the interpreter's lock. More threads than cores would queue for it.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for _ in pool.map(read_class, range(len(ids))):
-                pass
+            # More threads than cores would queue for the interpreter's lock.
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                for _ in pool.map(read_class, range(len(ids))):
+                    pass
     return Contents({"train": Part(images, [words.get(each, each) for each in ids])})
 
 
@@ -68,14 +74,53 @@ def _words(archive: zipfile.ZipFile, path: Path) -> dict[str, str]:
     return {name: words.strip() for name, _, words in rows if words.strip()}
 
 
-def _photograph(data: bytes, source: str) -> np.ndarray:
-    """Return a JPEG file as uint8 (64, 64, 3), the same pixels as Pillow's."""
+def _content(mapped: mmap.mmap, member: zipfile.ZipInfo, source: str) -> bytes:
+    """Return a member's bytes, checked by its checksum.
+
+    As `ZipFile.read`, which spends its time in Python under the interpreter's lock, so that two
+    threads of it are slower than one: here nearly all of it is zlib's, without the lock.
+
+    Raises:
+        UserError: for a member that is too large, encrypted or packed in another way.
+        zipfile.BadZipFile: for one that is damaged.
+    """
+    stored = member.compress_type == zipfile.ZIP_STORED
+    if member.flag_bits & _ENCRYPTED or not (
+        stored or member.compress_type == zipfile.ZIP_DEFLATED
+    ):
+        raise UserError(f"{source}: encrypted, or packed in a way that no official archive is")
+    if max(member.file_size, member.compress_size) > _LARGEST:
+        raise UserError(f"{source}: larger than {_LARGEST} bytes")
+    header = mapped[member.header_offset : member.header_offset + _HEADER.size]
+    if len(header) < _HEADER.size or not header.startswith(b"PK\3\4"):
+        raise zipfile.BadZipFile(f"no {member.filename} where the directory says")
+    name_length, extra_length = _HEADER.unpack(header)
+    start = member.header_offset + _HEADER.size + name_length
+    if mapped[start - name_length : start] != member.filename.encode():
+        raise zipfile.BadZipFile(f"{member.filename} has another name in its place")
+    data = mapped[start + extra_length : start + extra_length + member.compress_size]
+    if not stored:
+        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.file_size + 1)
+    if len(data) != member.file_size or zlib.crc32(data) != member.CRC:
+        raise zipfile.BadZipFile(f"{member.filename} does not have its size or checksum")
+    return data
+
+
+def _decode(data: bytes, image: np.ndarray, source: str) -> None:
+    """Decode a JPEG file into uint8 (64, 64, 3): the same pixels as Pillow's.
+
+    Raises:
+        UserError: for a file that is none, or of another size.
+    """
     try:
-        height, width, *_ = simplejpeg.decode_jpeg_header(data)  # before memory is taken for it
-        if (height, width) != (_SIDE, _SIDE):
-            raise UserError(f"{source}: expected {_SIDE}x{_SIDE} pixels, got {width}x{height}")
-        return simplejpeg.decode_jpeg(data, "RGB")
+        height, width = simplejpeg.decode_jpeg(data, "RGB", buffer=image).shape[:2]
     except ValueError as error:
-        raise UserError(
-            f"{source}: damaged JPEG file ({error}); download the archive again"
-        ) from None
+        damaged = UserError(f"{source}: damaged JPEG file ({error}); download the archive again")
+        try:  # it may be larger than what there is room for
+            height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        except ValueError:
+            raise damaged from None
+        if (height, width) == (_SIDE, _SIDE):
+            raise damaged from None
+    if (height, width) != (_SIDE, _SIDE):
+        raise UserError(f"{source}: expected {_SIDE}x{_SIDE} pixels, got {width}x{height}")
