@@ -162,9 +162,21 @@ MISTAKES = {
         "datasets.digits.image.channels: input should be 1 or 3, got 2",
     ),
     "name not among the choices": (
+        "experiments.digits-siamese.training.precision",
+        "float16",
+        "experiments.digits-siamese.training.precision: input should be 'float32' or "
+        "'mixed_bfloat16', got 'float16'",
+    ),
+    "unknown optimizer": (
         "experiments.digits-siamese.training.optimizer.name",
-        "sgd",
-        "experiments.digits-siamese.training.optimizer.name: input should be 'adam', got 'sgd'",
+        "adagrad",
+        "experiments.digits-siamese.training.optimizer: no module 'adagrad' in stages/optimizers; "
+        "there are: adam, sgd",
+    ),
+    "setting of another optimizer": (
+        "experiments.digits-siamese.training.optimizer.momentum",
+        0.9,
+        "experiments.digits-siamese.training.optimizer: unknown key 'momentum'; allowed: amsgrad",
     ),
     "one way": (
         "datasets.digits.tasks.sets.2-way.ways",
@@ -212,7 +224,7 @@ MISTAKES = {
         "experiments.digits-siamese.network.name",
         "conv_bricks",
         "experiments.digits-siamese.network: no module 'conv_bricks' in stages/networks; "
-        "there are: cifar_classifier, cifar_siamese, ",
+        "there are: alexnet, cifar_classifier, cifar_siamese, ",
     ),
     "unknown objective": (
         "experiments.digits-siamese.objective.name",

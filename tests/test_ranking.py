@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
@@ -209,7 +209,9 @@ def test_precision_at_recall_by_hand():
 def test_precision_at_recall_is_that_at_the_first_rank_that_finds_enough(seed, size):
     rng = np.random.default_rng(seed)
     labels = np.repeat([0, 1], size)
-    codes = rng.normal(size=(2 * size, 3)).astype(np.float32)
+    codes = rng.integers(0, 1000, (2 * size, 2)).astype(np.float32)  # distances without rounding
+    squared = ((codes[:, None] - codes) ** 2).sum(axis=-1)
+    assume(all(len(set(row)) == len(row) for row in squared))
     found = scores_of(codes, labels)["precision_at_recall"]
     for query, row in enumerate(nearest(codes, np.arange(2 * size), 2 * size - 1)):
         hits = np.cumsum(labels[row] == labels[query])
