@@ -3,7 +3,7 @@
 The tools that are installed are timed (`pip install -e ".[benchmarks]"`), each in its own usual
 way, on the same codes of ten classes, and must come to the same figure but for ties and float32.
 A tool that scores query by query is given as many queries as fit a minute, and its time is taken
-times the rest: such rows say "of … queries". Takes about twenty minutes on two cores.
+times the rest: such rows say "of … queries". Takes about half an hour on two cores.
 """
 
 import importlib.util
