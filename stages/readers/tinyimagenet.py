@@ -30,7 +30,7 @@ def read(folder: Path) -> Contents:
 
     Classes stand in the order of their WordNet ids, examples in that of their file names as
     strings. A class is called by the words that words.txt gives its id. The folders val and test
-    are not read: one has no boxes to sort by, the other no labels.
+    are not read: the assignment splits the training images, and test has no labels.
 
     Args:
         folder: holds tiny-imagenet-200.zip.
