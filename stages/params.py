@@ -113,6 +113,12 @@ class Published(Section):
     figure: Real
     protocol: str
 
+    @property
+    def dimensions(self) -> int | None:
+        """Return N of the measure "PCA to N", of codes compressed to N dimensions, or None."""
+        words, _, number = self.measure.rpartition(" ")
+        return int(number) if words == "PCA to" and number.isdecimal() else None
+
 
 class Dataset(Section):
     """What to fetch, how to split it, which tasks to draw."""

@@ -26,7 +26,6 @@ _FOUND = params.Pictures(queries=10, nearest=5)  # pictured of each layer
 _PICTURE_BYTES = 2_000_000  # pixels of a whole page; many experiments picture fewer tasks each
 
 _KINDS = {"l2_normalised": ("", False), "whitened": (", whitened", True)}  # and if dashed
-_COMPRESSED = "PCA to "  # a published measure, and the dimensions
 
 
 def section(name: str, scores: dict[str, dict], measure: str) -> dict[str, Any]:
@@ -113,9 +112,9 @@ def compression(
                 panels[0].append(Line(name, points, number, dashed))
     others: dict[str, dict[int, float]] = {}
     for each in published:
-        if each.measure.startswith(_COMPRESSED):
+        if each.dimensions:
             cut = others.setdefault(f"{each.system}, {each.protocol}", {})
-            cut[int(each.measure.removeprefix(_COMPRESSED))] = each.figure
+            cut[each.dimensions] = each.figure
     for name, row in others.items():
         panels[1].append(Line(name.partition(", mAP")[0], list(row.items()), len(panels[1])))
     if not rows:
@@ -251,7 +250,7 @@ def main(dataset: str) -> None:
         "dataset.html",
         dataset=dataset,
         provenance=pages.provenance(settings, [dataset]),
-        published=[each for each in published if not each.measure.startswith(_COMPRESSED)],
+        published=[each for each in published if not each.dimensions],
         results=results,
         arrays=arrays,
         names=names,
