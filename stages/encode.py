@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from stages import backend, files, params
+from stages import backend, files, params, pixels
 from stages.assembly import assemble
 from stages.backend import keras
 from stages.command import UserError, run
@@ -121,7 +121,7 @@ def main(name: str) -> None:
     settings = params.load()
     experiment = settings.experiment(name)
     chosen = experiment.codes
-    arrays = files.read_splits(experiment.dataset)
+    arrays = pixels.as_given(files.read_splits(experiment.dataset), experiment.images)
     images = arrays["seen_train"]
     if chosen.seen > images.shape[1]:
         raise UserError(

@@ -52,6 +52,12 @@ class Image(Section):
     channels: Literal[1, 3]
 
 
+class Images(Image):
+    """What an experiment is given of a dataset's images."""
+
+    classes: Count
+
+
 class Selection(Section):
     """Classes and examples of one part of the archive, each as [first, stop)."""
 
@@ -223,6 +229,7 @@ class Experiment(Section):
     """One network, trained on one dataset for one objective, with what is measured on it."""
 
     dataset: Key
+    images: Images
     network: Chosen
     objective: Chosen
     training: Training
@@ -381,7 +388,18 @@ def _experiment_problems(params: Params) -> list[str]:
         problems += _module_problems(f"{here}.objective", "objectives", experiment.objective)
         chosen = experiment.training.optimizer
         problems += _module_problems(f"{here}.training.optimizer", "optimizers", chosen)
-        split = params.datasets[experiment.dataset].split
+        dataset, given = params.datasets[experiment.dataset], experiment.images
+        split = dataset.split
+        for key, most in (
+            ("size", dataset.image.size),
+            ("channels", dataset.image.channels),
+            ("classes", split.seen_train.count("classes")),
+        ):
+            if getattr(given, key) > most:
+                problems.append(
+                    f"{here}.images.{key}: {getattr(given, key)} is more than the {most} "
+                    f"of datasets.{experiment.dataset}"
+                )
         if experiment.training.early_stopping and not split.seen_validation:
             problems.append(
                 f"{here}.training.early_stopping: datasets.{experiment.dataset}.split has no "

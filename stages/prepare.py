@@ -11,6 +11,7 @@ import numpy as np
 
 from stages import files, params
 from stages.command import UserError, run
+from stages.pixels import area_averaged, with_channels
 from stages.readers import Contents, Part
 
 
@@ -29,44 +30,6 @@ def check_pixels(parts: dict[str, Part], digests: dict[str, str]) -> None:
                 f"pixels of part {name!r} {parts[name].images.shape}: sha256 {found}, expected "
                 f"{expected}; the archive holds other images: download it again"
             )
-
-
-def area_averaged(images: np.ndarray, size: int) -> np.ndarray:
-    """Shrink images to `size` x `size` by averaging over the area that each new pixel covers.
-
-    The weights are whole numbers and every sum is exact in float64, so the result is the same
-    to the last bit on any machine.
-
-    Args:
-        images: uint8 (n, height, width, channels), at least `size` high and wide.
-        size: height and width of the result.
-
-    Returns:
-        uint8 (n, size, size, channels), rounded half up.
-    """
-    height, width = images.shape[1:3]
-    if (height, width) == (size, size):
-        return images
-    rows, columns = _coverage(height, size), _coverage(width, size)
-    sums = np.einsum("ih,nhwc,jw->nijc", rows, images.astype(np.float64), columns, optimize=True)
-    return (np.floor(sums / (height * width) + 0.5)).astype(np.uint8)
-
-
-def _coverage(old: int, new: int) -> np.ndarray:
-    """Return float64 (new, old): how much of each old pixel a new one covers, in 1/new pixels."""
-    starts = np.arange(new)[:, None] * old
-    pixels = np.arange(old)[None, :] * new
-    covered = np.minimum(starts + old, pixels + new) - np.maximum(starts, pixels)
-    return np.maximum(covered, 0).astype(np.float64)
-
-
-def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
-    """Turn RGB into grey (ITU-R BT.601 luma, rounded) or grey into RGB, where needed."""
-    if images.shape[-1] == channels:
-        return images
-    if channels == 1:
-        return ((images @ np.array([299, 587, 114]) + 500) // 1000).astype(np.uint8)[..., None]
-    return np.repeat(images, channels, axis=-1)
 
 
 def split(contents: Contents, dataset: params.Dataset) -> tuple[dict[str, np.ndarray], dict]:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import tqdm
 
-from stages import augmentation, backend, files, params
+from stages import augmentation, backend, files, params, pixels
 from stages.assembly import assemble
 from stages.backend import keras
 from stages.command import UserError, run
@@ -284,7 +284,7 @@ def main(name: str) -> None:
     """Train one experiment and write its weights, history and run."""
     settings = params.load()
     experiment = settings.experiment(name)
-    arrays = files.read_splits(experiment.dataset)
+    arrays = pixels.as_given(files.read_splits(experiment.dataset), experiment.images)
     images, validation = arrays["seen_train"], arrays.get("seen_validation")
     folder = resume_folder(name, experiment, settings.seed, images)
     if experiment.training.augmentation.rotated_classes:

@@ -404,6 +404,14 @@ _SETS = {
 }
 _EPOCHS = 2
 _STEPS = 2
+_LEFT_OUT = {  # like another one but for a setting: they would run no other line of code
+    "cifar100-classifier-16px",
+    "cifar100-classifier-20-classes",
+    "cifar100-classifier-no-dropout",
+    "cifar100-siamese-binary",
+    "cifar100-alexnet",
+    "omniglot-siamese-80-characters",
+}
 _SMALL = {  # settings of networks, where one has them
     "conv_blocks": {"blocks": 2, "filters": 4},
     "alexnet": {"units": 16},
@@ -446,7 +454,7 @@ def small_params() -> dict:
     experiments = {
         name: experiment
         for name, experiment in params["experiments"].items()
-        if experiment["dataset"] in datasets
+        if experiment["dataset"] in datasets and name not in _LEFT_OUT
     }
     layers = copy.deepcopy(experiments["tinyimagenet-compact"])  # of a network with several
     layers["network"] = {"name": "alexnet", "scale": 1 / 255, "offset": 0.0, "dropout": 0.5}
@@ -464,6 +472,8 @@ def _shrink(experiment: dict, split: dict) -> None:
     network, objective, training = (experiment[key] for key in ("network", "objective", "training"))
     network |= _SMALL.get(network["name"], {})
     training |= {"epochs": _EPOCHS, "steps": _STEPS, "batch": 8}
+    images, (first, stop) = experiment["images"], split["seen_train"]["classes"]
+    images["classes"] = min(images["classes"], stop - first)
     if objective.get("examples_per_class"):
         objective["examples_per_class"] = 2
     if split["seen_validation"] is None:

@@ -117,7 +117,7 @@ def test_editing_one_entry_reruns_no_other(name):
 @pytest.mark.parametrize("name", [name for name in STAGES if name.startswith("train@")])
 def test_editing_an_evaluation_setting_reruns_no_training(name):
     sections = {key.split(".")[2] for key in params_of(name) - {"seed"}}
-    assert sections == {"dataset", "network", "objective", "training"}
+    assert sections == {"dataset", "images", "network", "objective", "training"}
 
 
 def test_a_sixth_experiment_is_an_entry_of_params_alone(tmp_path, monkeypatch):
