@@ -7,8 +7,10 @@ from typing import Any
 
 import markupsafe
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from stages.results import Row, label, percent
@@ -98,33 +100,67 @@ def _dot(axes, y, low, value, high, color, marker, *, filled) -> None:
 
 
 def lines(
-    name: str, panels: list[list[Line]], *, x: str, y: str, scale: str = "linear"
+    name: str, drawn: list[Line], *, x: str, y: str, scale: str = "linear", top: float | None = None
 ) -> markupsafe.Markup:
-    """Draw lines, in a panel for each list of them, one below the other."""
+    """Draw lines.
+
+    Args:
+        name: of the drawing.
+        drawn: the lines.
+        x: what the horizontal axis shows; whole numbers if they are `ways`.
+        y: what the vertical one shows, in percent.
+        scale: of the horizontal axis, linear or log.
+        top: the highest figure of several drawings side by side; None for a drawing by itself.
+    """
     with matplotlib.rc_context(_STYLE):
-        figure = Figure((3.9, 0.4 + 2.9 * len(panels)), layout="constrained")
-        for axes, panel in zip(
-            figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True
-        ):
-            for line in panel:
-                axes.plot(
-                    [point[0] for point in line.points],
-                    [100 * point[1] for point in line.points],
-                    "--" if line.dashed else "-",
-                    color=_PAINTS[line.number % 6],
-                    marker=_MARKERS[line.number % 6],
-                    markersize=3.5,
-                    label=line.name,
-                )
-            if scale == "log":
-                axes.set_xscale("log", base=2)
-                ticks = sorted({point[0] for line in panel for point in line.points})
-                axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-                axes.minorticks_off()
-            else:
-                axes.xaxis.set_major_locator(MaxNLocator(integer=x == "ways"))
-            axes.set(xlabel=x, ylabel=f"{y}, %")
-            axes.legend(fontsize=7, loc="best")
+        figure = Figure((4.2, 2.9 + 0.2 * len(drawn)), layout="constrained")
+        axes = figure.subplots()
+        for line in drawn:
+            axes.plot(
+                [point[0] for point in line.points],
+                [100 * point[1] for point in line.points],
+                "--" if line.dashed else ("-", "-.", ":")[line.number // 6 % 3],
+                color=_PAINTS[line.number % 6],
+                marker=_MARKERS[line.number % 6],
+                markersize=3.5,
+                label=line.name,
+            )
+        if scale == "log":
+            axes.set_xscale("log", base=2)
+            ticks = sorted({point[0] for line in drawn for point in line.points})
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.minorticks_off()
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=x == "ways"))
+        if top:
+            axes.set_ylim(0, 105 * top)
+        axes.set(xlabel=x, ylabel=f"{y}, %")
+        figure.legend(fontsize=8, loc="outside lower left")
+        return as_svg(figure, name)
+
+
+def heat(name: str, rates: np.ndarray, names: list[str]) -> markupsafe.Markup:
+    """Draw a square of rates from 0 to 1, a row and a column for each name; more is denser.
+
+    Args:
+        name: of the drawing.
+        rates: float (n, n).
+        names: of its rows and, the same, of its columns.
+    """
+    count = len(names)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((1.6 + 0.26 * count,) * 2, layout="constrained")
+        axes = figure.subplots()
+        axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5), aspect="equal")
+        axes.grid(visible=False)
+        for row, column in np.argwhere(rates >= 0.005):
+            corner = column - 0.46, row - 0.46
+            rate = rates[row, column]
+            axes.add_patch(Rectangle(corner, 0.92, 0.92, color=_PAINTS[0], alpha=rate, linewidth=0))
+        words = [label(each) for each in names]
+        axes.set_xticks(range(count), words, rotation=90, fontsize=8)
+        axes.set_yticks(range(count), words, fontsize=8)
+        axes.set(xlabel="chosen", ylabel="query")
         return as_svg(figure, name)
 
 

@@ -6,9 +6,11 @@ metrics/  ->  reports/index.html
 from pathlib import Path
 from typing import Any
 
-from stages import drawings, files, pages, params
+import markupsafe
+
+from stages import drawings, files, pages, params, questions
 from stages.command import run
-from stages.results import best_of, read_results
+from stages.results import best_of, label, read_results
 
 
 def summary(dataset: str, network: str, found: dict[str, Any]) -> dict[str, Any]:
@@ -21,17 +23,14 @@ def summary(dataset: str, network: str, found: dict[str, Any]) -> dict[str, Any]
         network: the network's name.
         found: what was read of the experiment; None is what is not there.
     """
-    sets = sorted((found["oneshot"] or {}).items(), key=lambda each: each[1]["chance"])
+    best = questions.measured(found)
     row = {"dataset": dataset, "network": network, "run": found["run"]}
-    row |= {"parameters": None, "seen": None, "oneshot": None, "retrieval": None}
+    row |= {"parameters": None, "seen": None}
+    row |= {"oneshot": best.get("one-shot"), "retrieval": best.get("retrieval")}
     if found["network"]:
         test = found["network"]["seen"]["test"]
         measure = "accuracy" if "accuracy" in test else "pair_auc"
         row |= {"parameters": found["network"]["parameters"], "seen": (measure, test[measure])}
-    if sets and (best := best_of(sets[0][1], "accuracy")):
-        row["oneshot"] = best | {"set": sets[0][0], "chance": sets[0][1]["chance"]}
-    if found["retrieval"] and (best := best_of(found["retrieval"], "mean_average_precision")):
-        row["retrieval"] = best | {"chance": found["retrieval"]["chance"]}
     return row
 
 
@@ -54,43 +53,69 @@ def counterpart(measure: str, results: dict[str, dict]) -> tuple[str, float] | N
 def main() -> None:
     """Write the page."""
     settings = params.load()
-    rows, compared = {}, []
-    for dataset, chosen in settings.datasets.items():
-        results = read_results(dataset)
-        for name, found in results.items():
-            if name in settings.experiments:
-                network = settings.experiments[name].network.name
-                rows[name] = summary(dataset, network, found)
-        for each in chosen.published:
-            if not each.dimensions:  # of compressed codes; the dataset's page shows them
-                compared.append((dataset, each, counterpart(each.measure, results)))
+    results = {dataset: read_results(dataset) for dataset in settings.datasets}
+    rows = {
+        name: summary(each.dataset, each.network.name, results[each.dataset][name])
+        for name, each in settings.experiments.items()
+        if name in results[each.dataset]
+    }
+    compared = [
+        (dataset, each, counterpart(each.measure, results[dataset]))
+        for dataset, chosen in settings.datasets.items()
+        for each in chosen.published
+        if not each.dimensions  # of compressed codes; the dataset's page shows them
+    ]
+    answers = questions.answers(settings, results)
+    differing = dict.fromkeys(
+        name for row in answers["costs"] for name in row["difference"][:2] if rows[name]["oneshot"]
+    )
     text = pages.filled(
         "index.html",
         rows=rows,
         provenance=pages.provenance(settings, list(settings.datasets)),
         compared=compared,
-        oneshot=drawings.ranges(
-            "one-shot",
-            [
-                (f"{name}, {row['oneshot']['set']}", row["oneshot"], row["oneshot"]["chance"])
-                for name, row in rows.items()
-                if row["oneshot"]
-            ],
-            "accuracy",
+        datasets=settings.datasets,
+        answers=answers,
+        oneshot=bars("one-shot", rows, "oneshot", "accuracy"),
+        retrieval=bars("retrieval", rows, "retrieval", "mean_average_precision"),
+        differences=bars(
+            "differences", {name: rows[name] for name in differing}, "oneshot", "accuracy"
         ),
-        retrieval=drawings.ranges(
-            "retrieval",
-            [
-                (name, row["retrieval"], row["retrieval"]["chance"])
-                for name, row in rows.items()
-                if row["retrieval"]
-            ],
-            "mean_average_precision",
-        ),
+        by_layer={
+            each["name"]: drawings.ranges(
+                f"layers-{each['name']}",
+                [
+                    (label(layer), figures, each["chance"])
+                    for layer, figures in each["rows"].items()
+                ],
+                "mean_average_precision",
+            )
+            for each in answers["layers"]
+        },
     )
     path = Path("reports/index.html")
     files.write_text(path, text)
     print(f"{path}: {len(rows)} experiments")
+
+
+def bars(name: str, rows: dict[str, dict], part: str, measure: str) -> markupsafe.Markup:
+    """Draw one figure of each experiment that has it, with its interval, beside chance.
+
+    Args:
+        name: of the drawing.
+        rows: of the experiments; see `summary`.
+        part: `oneshot` or `retrieval`.
+        measure: the name of the figure.
+    """
+    drawn = {each: row[part] for each, row in rows.items() if row[part]}
+    return drawings.ranges(
+        name,
+        [
+            (f"{each}, {best['set']}" if "set" in best else each, best, best["chance"])
+            for each, best in drawn.items()
+        ],
+        measure,
+    )
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ parameters, with their annotations, are the settings that params.yaml may and mu
 import importlib
 import importlib.util
 import inspect
+import itertools
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pydantic
 import yaml
@@ -245,6 +246,24 @@ class Check(Section):
     at_least: dict[str, Real]
 
 
+class Difference(NamedTuple):
+    """Two experiments that are the same but for one setting: what it is worth can be read off.
+
+    Attributes:
+        first: the experiment that comes first in params.yaml.
+        second: the other one.
+        key: the setting's path below the experiment, such as images.channels.
+        old: its value in the first.
+        new: its value in the second.
+    """
+
+    first: str
+    second: str
+    key: str
+    old: Any
+    new: Any
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -260,6 +279,28 @@ class Params(Section):
     def experiment(self, name: str) -> Experiment:
         """Return the experiment of that name, or raise a `UserError` that lists those there are."""
         return _named("experiments", self.experiments, name)
+
+    def differences(self) -> list[Difference]:
+        """Return every two experiments that differ in a single setting."""
+        found = []
+        leaves = {name: _leaves(each.model_dump()) for name, each in self.experiments.items()}
+        for (first, a), (second, b) in itertools.combinations(leaves.items(), 2):
+            keys = [key for key in a.keys() | b.keys() if a.get(key) != b.get(key)]
+            if len(keys) == 1:
+                key = keys[0]
+                found.append(Difference(first, second, key, a.get(key), b.get(key)))
+        return found
+
+
+def _leaves(section: dict, prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested sections by their paths."""
+    leaves = {}
+    for key, value in section.items():
+        if isinstance(value, dict):
+            leaves |= _leaves(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
 
 
 def _named(section: str, entries: dict, name: str) -> Any:

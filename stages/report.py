@@ -12,18 +12,23 @@ from typing import Any
 
 import markupsafe
 import numpy as np
+from sklearn.manifold import TSNE
 
-from stages import codes, drawings, files, pages, params, pictures
+from stages import choices, codes, drawings, files, pages, params, pictures
+from stages.choices import mark
 from stages.command import UserError, run
 from stages.drawings import Line
-from stages.measures.episodes import support_distances
+from stages.measures.statistics import code_statistics
 from stages.pictures import picture
 from stages.results import best_of, label, read_results, rows_of
 
-_LOOKED_AT = 500  # first tasks of a set, among which those to picture are found
-_PICTURED = 3  # tasks chosen right, and as many chosen wrong, of each experiment
+_PICTURED = 4  # tasks chosen right, and as many chosen wrong, of each experiment
 _FOUND = params.Pictures(queries=10, nearest=5)  # pictured of each layer
-_PICTURE_BYTES = 2_000_000  # pixels of a whole page; many experiments picture fewer tasks each
+_PICTURE_BYTES = 3_500_000  # pixels of a whole page; many experiments picture fewer tasks each
+_EXAMPLES = 8  # images of a class that show what the data looks like
+_CLASSES = 20  # of which so many are shown, of the seen and of the unseen ones
+_ON_MAP = 500  # images on the map of the unseen codes
+_MAP_SIDE, _THUMBNAIL = 960, 30  # pixels
 
 _KINDS = {"l2_normalised": ("", False), "whitened": (", whitened", True)}  # and if dashed
 
@@ -86,51 +91,69 @@ def courses(results: dict[str, dict], part: str, *, x: str, y: str) -> markupsaf
             drawn[f"{experiment}: {label(layer)}, {label(distance)}" if own else layer] = points
     if not drawn:
         return None
-    panel = [Line(name, points, number) for number, (name, points) in enumerate(drawn.items())]
-    return drawings.lines(part, [panel], x=x, y=y)
+    courses = [Line(name, points, number) for number, (name, points) in enumerate(drawn.items())]
+    return drawings.lines(part, courses, x=x, y=y)
 
 
 def compression(
     results: dict[str, dict], published: list[params.Published]
 ) -> dict[str, Any] | None:
-    """Return the figures of compressed codes: their dimensions, rows, drawing; None without any.
+    """Return the figures of compressed codes: their dimensions, rows, drawings; None without any.
 
     Returns:
         `dimensions`: list of int. `rows`: by the name of what is compressed, the figures by
-        dimensions; `published`: so the published ones. `drawing`: of both.
+        dimensions; `published`: so the published ones. `drawings`: of each experiment, and of
+        what was published.
     """
     rows: dict[str, dict[int, dict]] = {}
-    panels: list[list[Line]] = [[], []]
+    panels: dict[str, list[Line]] = {}
     for experiment, found in results.items():
-        for layer, cut in ((found["retrieval"] or {}).get("pca") or {}).items():
-            number = len({line.number for line in panels[0]})
+        compressed = (found["retrieval"] or {}).get("pca") or {}
+        for number, (layer, cut) in enumerate(compressed.items()):
             for kind, (words, dashed) in _KINDS.items():
                 row = {int(each): kinds[kind] for each, kinds in cut.items() if kind in kinds}
-                name = f"{experiment}: {label(layer)}{words}"
-                rows[name] = row
+                rows[f"{experiment}: {label(layer)}{words}"] = row
                 points = [(each, row[each]["mean_average_precision"]) for each in row]
-                panels[0].append(Line(name, points, number, dashed))
+                line = Line(f"{label(layer)}{words}", points, number, dashed)
+                panels.setdefault(experiment, []).append(line)
     others: dict[str, dict[int, float]] = {}
     for each in published:
         if each.dimensions:
             cut = others.setdefault(f"{each.system}, {each.protocol}", {})
             cut[each.dimensions] = each.figure
-    for name, row in others.items():
-        panels[1].append(Line(name.partition(", mAP")[0], list(row.items()), len(panels[1])))
+    if others:
+        panels["Published"] = [
+            Line(name.partition(", mAP")[0], list(row.items()), number)
+            for number, (name, row) in enumerate(others.items())
+        ]
     if not rows:
         return None
+    top = max(
+        [figures["mean_average_precision"] for row in rows.values() for figures in row.values()],
+        default=1,
+    )
     return {
         "dimensions": sorted({each for row in (rows | others).values() for each in row}),
         "rows": rows,
         "published": others,
-        "drawing": drawings.lines(
-            "compression",
-            [panel for panel in panels if panel],
-            x="dimensions",
-            y="mAP",
-            scale="log",
-        ),
+        "drawings": {
+            name: drawings.lines(
+                f"compression-{name}",
+                panel,
+                x="dimensions",
+                y="mAP",
+                scale="log",
+                top=None if name == "Published" else top,
+            )
+            for name, panel in panels.items()
+        },
     }
+
+
+def layers_of(name: str, found: dict[str, Any]) -> list[str]:
+    """Return the layers of an experiment whose codes were ranked."""
+    scored = rows_of({name: found["retrieval"] or {}})
+    return [row.layer for row in scored if row.experiment and row.trained]
 
 
 def found_images(
@@ -144,15 +167,14 @@ def found_images(
     """
     found: dict[str, Any] = {}
     for name, each in results.items():
-        scored = rows_of({name: each["retrieval"] or {}})
-        layers = [row.layer for row in scored if row.experiment and row.trained]
+        layers = layers_of(name, each)
         try:
             found[name] = [
                 (
                     grid.layer,
                     [
                         [
-                            {"png": picture(image), "name": words, "mark": _mark(True, right)}
+                            {"png": picture(image), "name": words, "mark": mark(True, right)}
                             for image, words, right in row
                         ]
                         for row in grid.rows()
@@ -165,69 +187,71 @@ def found_images(
     return found
 
 
-def choices(space: codes.Space, tasks: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Return the first tasks chosen right and the first chosen wrong, `count` of each.
-
-    Returns:
-        int (tasks, 2): the row of a task, and the place of its choice in the support set. A task
-        in which two images are equally near has no choice and is left out.
-    """
-    distances = support_distances(space.codes, tasks, head=space.head)
-    chosen = distances.argmin(axis=1)
-    decided = (distances == distances.min(axis=1, keepdims=True)).sum(axis=1) == 1
-    right = labels[tasks[np.arange(len(tasks)), 1 + chosen]] == labels[tasks[:, 0]]
-    rows = np.concatenate([np.flatnonzero(decided & kind)[:count] for kind in (right, ~right)])
-    return np.stack([rows, chosen[rows]], axis=1)
-
-
-def pictured_tasks(
-    dataset: str,
-    scores: dict[str, Any],
-    tasks: np.ndarray,
-    unseen: np.ndarray,
-    names: list[str],
-) -> dict[str, list[dict] | str]:
-    """Return, for each experiment, tasks as its best distance chose, or what is missing.
+def examples(images: np.ndarray, names: list[str]) -> list[tuple[str, str]]:
+    """Return the names of some classes, evenly chosen, each with a picture of its first images.
 
     Args:
-        dataset: its name.
-        scores: the section of the task set.
-        tasks: int32 (tasks, 1 + ways), the first of the set.
-        unseen: uint8 (classes, examples, height, width, channels).
-        names: of the unseen classes.
+        images: uint8 (classes, examples, height, width, channels).
+        names: of the classes.
     """
-    labels = codes.labels_of(dataset)
-    images = unseen.reshape(-1, *unseen.shape[2:])
-    room = _PICTURE_BYTES // (2 * tasks.shape[1] * images[0].size * max(len(scores["best"]), 1))
-    found: dict[str, list[dict] | str] = {}
-    for experiment, best in scores["best"].items():
+    shown = np.linspace(0, len(names) - 1, min(_CLASSES, len(names))).round().astype(int)
+    return [(names[index], pictures.strip(images[index, :_EXAMPLES])) for index in shown]
+
+
+def statistics(
+    dataset: str, results: dict[str, dict], labels: np.ndarray
+) -> dict[str, list[tuple[str, dict[str, float]]] | str]:
+    """Return by experiment what its codes are like: a row a layer, trained and untrained.
+
+    Returns:
+        By experiment a list of what it is and its figures; or what is missing.
+    """
+    found: dict[str, Any] = {}
+    for name, each in results.items():
         try:
-            space = next(codes.spaces(dataset, experiment, [best["layer"]], [best["distance"]]))
+            with codes.refused(dataset, name):
+                found[name] = [
+                    (
+                        label(layer) + ("" if state == "trained" else ", untrained"),
+                        code_statistics(codes.read(dataset, name, state, layer)[0], labels),
+                    )
+                    for layer in layers_of(name, each)
+                    for state in ("trained", "untrained")
+                ]
         except UserError as error:
-            found[experiment] = str(error)
-            continue
-        found[experiment] = [
-            {
-                "number": row + 1,
-                "images": [  # the query, then the support set
-                    {
-                        "name": names[labels[index]],
-                        "mark": _mark(place == chosen + 1, labels[index] == labels[tasks[row, 0]]),
-                        "png": picture(images[index]),
-                    }
-                    for place, index in enumerate(tasks[row])
-                ],
-            }
-            for row, chosen in choices(space, tasks, labels, min(_PICTURED, max(room, 1)))
-        ]
+            found[name] = str(error)
     return found
 
 
-def _mark(chosen: bool, right: bool) -> str:
-    """Return how an image of a support set is marked."""
-    if chosen:
-        return "right" if right else "wrong"
-    return "true" if right else ""
+def map_of(
+    chosen: choices.Choices, unseen: np.ndarray, names: list[str], *, seed: int
+) -> dict[str, Any]:
+    """Return a map on which images with like codes stand together, as far as a plane allows.
+
+    By t-SNE (van der Maaten and Hinton 2008) of the codes as the experiment compares them, of as
+    many images of each of the first classes.
+
+    Returns:
+        `png`: the images, each at its place. `names`: of the classes, each with the place of the
+        middle of its images, from 0 to 1 from left to right and from top to bottom.
+    """
+    classes = min(_CLASSES, len(names))
+    each = min(max(_ON_MAP // classes, 2), unseen.shape[1])
+    rows = np.arange(len(unseen) * unseen.shape[1]).reshape(unseen.shape[:2])[:classes, :each]
+    flat = chosen.space.codes[rows.ravel()]
+    perplexity = min(30, (len(flat) - 1) / 3)
+    places = TSNE(perplexity=perplexity, init="random", random_state=seed).fit_transform(flat)
+    places -= places.min(axis=0)
+    places /= np.maximum(places.max(axis=0), 1e-9)
+    images = unseen[:classes, :each].reshape(-1, *unseen.shape[2:])
+    middles = np.median(places.reshape(classes, each, 2), axis=1)
+    return {
+        "png": pictures.scattered(images, places, side=_MAP_SIDE, thumbnail=_THUMBNAIL),
+        "images": len(images),
+        "names": [
+            (name, *map(float, middle)) for name, middle in zip(names, middles, strict=False)
+        ],
+    }
 
 
 def main(dataset: str) -> None:
@@ -236,16 +260,21 @@ def main(dataset: str) -> None:
     published = settings.dataset(dataset).published
     results = read_results(dataset)
     arrays = files.read_splits(dataset)
-    names = files.read_json(Path("data/arrays", dataset, "classes.json"))["unseen"]
+    unseen, labels = arrays["unseen"], files.labels_of(arrays["unseen"])
+    names = files.read_json(Path("data/arrays", dataset, "classes.json"))
     tasks = files.read_tasks(dataset)
     oneshot, retrieval = sections(results)
-    # Pictured is the set with the most ways, the first of such.
+    # Looked at closely is the set with the most ways, the first of such.
     shown = min(
         (each for each in oneshot if each["name"] in tasks),
         key=lambda each: each["chance"],
         default={"name": None, "best": {}},
     )
-    first = tasks.get(shown["name"], np.empty((0, 2), np.int32))[:_LOOKED_AT]
+    drawn = tasks.get(shown["name"], np.empty((0, 2), np.int32))
+    chosen, missing = choices.choices_of(dataset, shown["best"], drawn, labels)
+    classes = choices.by_class(chosen, drawn, labels, names["unseen"])
+    best = max(chosen, key=lambda name: chosen[name].hits.mean(), default=None)
+    room = _PICTURE_BYTES // (2 * drawn.shape[1] * unseen[0, 0].size * max(len(chosen), 1))
     text = pages.filled(
         "dataset.html",
         dataset=dataset,
@@ -253,7 +282,11 @@ def main(dataset: str) -> None:
         published=[each for each in published if not each.dimensions],
         results=results,
         arrays=arrays,
-        names=names,
+        names=names["unseen"],
+        examples={
+            "Seen classes, training images": examples(arrays["seen_train"], names["seen"]),
+            "Unseen classes": examples(unseen, names["unseen"]),
+        },
         oneshot=oneshot,
         retrieval=retrieval,
         ways=courses(results, "ways", x="ways", y="accuracy"),
@@ -266,7 +299,16 @@ def main(dataset: str) -> None:
             if found["history"]
         },
         shown=shown,
-        pictured=pictured_tasks(dataset, shown, first, arrays["unseen"], names),
+        missing=missing,
+        pairs=list(choices.compared(chosen)),
+        classes=classes,
+        confusion=classes and drawings.heat("confusion", classes["rates"], classes["names"]),
+        statistics=statistics(dataset, results, labels),
+        best=best,
+        map=best and map_of(chosen[best], unseen, names["unseen"], seed=settings.seed),
+        pictured=choices.pictured(
+            chosen, drawn, unseen, names["unseen"], min(_PICTURED, max(room, 1))
+        ),
     )
     path = Path("reports", f"{dataset}.html")
     files.write_text(path, text)

@@ -14,7 +14,7 @@ from stages import index, params
 def text(monkeypatch):
     """Return a function that writes the page and returns its words."""
     settings = params.load()
-    experiment = next(iter(settings.experiments.values()))
+    experiment = settings.experiments["digits-siamese"].model_copy(update={"dataset": "toy"})
     named = dict.fromkeys(("toy-classifier", "toy-siamese"), experiment)
     changed = settings.model_copy(update={"experiments": named})
     monkeypatch.setattr(params, "load", lambda: changed)

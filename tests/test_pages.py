@@ -33,7 +33,8 @@ def browser():
 def address(request, monkeypatch):
     """Write a page with every section, and return where it is."""
     settings = params.load()
-    named = dict.fromkeys(NAMED, settings.experiments["digits-siamese"])
+    experiment = settings.experiments["digits-siamese"].model_copy(update={"dataset": "toy"})
+    named = dict.fromkeys(NAMED, experiment)
     changed = settings.model_copy(update={"experiments": named})
     monkeypatch.setattr(params, "load", lambda: changed)
     for name in NAMED:

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages import codes, pages, params, pictures, report
+from stages import choices, codes, pages, params, pictures, report
 from stages.command import UserError, run
+from stages.measures.episodes import hits_of, support_distances
 
 ROOT = Path(__file__).parent.parent
 PARAMS = params.load(ROOT / "params.yaml")
@@ -181,7 +182,9 @@ def test_nothing_is_asked_of_a_network():
     assert not {"script", "link", "iframe", "base"} & {tag for tag, _ in page.elements}
     for _, attributes in page.elements:
         for name in ("src", "href", "xlink:href", "srcset", "action"):
-            assert attributes.get(name, "#").startswith(("#", "data:image/png;base64,"))
+            assert attributes.get(name, "#").startswith(
+                ("#", "data:image/png;base64,", "data:image/webp;base64,")
+            )
     assert not re.search(r"@import|url\((?!#)", page.html)
 
 
@@ -214,18 +217,76 @@ def test_drawings_leave_their_colours_to_the_page():
         assert f"{name}:" in html
 
 
-def test_choices_are_the_first_right_and_the_first_wrong_ones_without_ties():
+def chosen(space, tasks, labels):
+    tasks = np.asarray(tasks)
+    distances = support_distances(space.codes, tasks, head=space.head)
+    return choices.Choices(space, distances, hits_of(distances, labels[tasks]))
+
+
+def test_pictured_are_the_first_right_and_the_first_wrong_ones_without_ties():
     space = codes.Space(("neural_codes", "l2"), CODES)
     tie = np.int32([[4, 3, 5, 9]])
     tasks = np.concatenate([tie, TASKS])
-    assert report.choices(space, tasks, LABELS, 2).tolist() == [[1, 0], [2, 1], [3, 2]]
-    assert report.choices(space, tie, LABELS, 2).tolist() == []
+    found = choices.decided(chosen(space, tasks, LABELS), 2)
+    assert found.tolist() == [[1, 0], [2, 1], [3, 2]]
+    assert choices.decided(chosen(space, tie, LABELS), 2).tolist() == []
 
 
 def test_choices_by_a_learned_distance():
     codes_2d = np.float32([[0, 0], [9, 0], [0, 5]])  # only the second component counts
     space = codes.Space(("x", "learned"), codes_2d, (np.float32([0, -1]), 0.5))
-    assert report.choices(space, np.int32([[0, 1, 2]]), np.array([0, 0, 1]), 1).tolist() == [[0, 0]]
+    found = chosen(space, [[0, 1, 2]], np.array([0, 0, 1]))
+    assert choices.decided(found, 1).tolist() == [[0, 0]]
+
+
+def test_two_experiments_are_compared_on_the_same_tasks():
+    worse = codes.Space(("neural_codes", "l2"), np.zeros_like(CODES))  # a tie of three
+    found = {
+        "worse": chosen(worse, TASKS, LABELS),
+        "better": chosen(codes.Space(("neural_codes", "l2"), CODES), TASKS, LABELS),
+    }
+    (pair,) = choices.compared(found)
+    assert (pair["first"], pair["second"]) == ("better", "worse")
+    assert pair["difference"] == pytest.approx(3 / 4 - 1 / 3)
+    assert (pair["first_only"], pair["second_only"]) == (3, 1)
+    assert pair["p"] == pytest.approx(2 * (1 + 4) / 16)
+
+
+def test_many_classes_are_shown_by_their_groups(monkeypatch):
+    found = {"toy": chosen(codes.Space(("neural_codes", "l2"), CODES), TASKS, LABELS)}
+    names = ["a/1", "a/2", "b/1", "b/2"]
+    whole = choices.by_class(found, TASKS, LABELS, names)
+    assert (whole["kind"], sorted(whole["names"])) == ("class", names)
+    assert whole["exchanged"] == [(*sorted_pair(whole["names"], "a/1", "b/2"), 0.5)]
+    monkeypatch.setattr(choices, "_MOST_CLASSES", 3)
+    groups = choices.by_class(found, TASKS, LABELS, names)
+    assert (groups["kind"], groups["names"]) == ("group", ["a", "b"])
+    assert groups["right"]["toy"].tolist() == [1, 0]
+    assert choices.by_class(found, TASKS, LABELS, list("abcd")) is None  # of a single group
+
+
+def sorted_pair(names, *pair):
+    return sorted(pair, key=names.index)
+
+
+def test_every_pair_stands_on_the_page_and_every_class_in_the_table():
+    text = Page().text
+    assert "toy-classifier toy-siamese 0.0 0.0 to 0.0 0 0 1.0000" in text
+    for name in ("<i>zero</i>", 'one"&', "two 2", "three"):
+        assert f"{name} " in text.split("In percent of the queries")[1]
+    assert "Most often taken for each other: " in text
+
+
+def test_statistics_stand_beside_their_layer():
+    text = Page().text
+    # Mean and deviation of 0, 1, 2, 10, …, 31, 0.4; one of the twelve is 0.
+    assert "toy-classifier neural codes 1 8.3 13.4 ± 11 1.0" in text
+    assert "neural codes, untrained 1 8.3 13.4 ± 11 1.0" in text
+
+
+def test_codes_that_are_not_there_are_said_to_be():
+    shutil.rmtree("data/codes/toy/toy-siamese")
+    assert Page().text.count("run the stage that makes it") >= 3
 
 
 def test_pictured_choices_are_marked():
@@ -245,12 +306,13 @@ def test_pictured_choices_are_marked():
 
 def test_a_picture_is_the_image():
     for channels in (1, 3):
-        image = np.random.default_rng(1).integers(0, 256, (5, 4, channels), np.uint8)
-        image = np.sort(image, axis=0)  # smooth, as what JPEG is made for
+        # smooth, as what WebP is made for, and of another colour at every place
+        across, down = np.meshgrid(np.linspace(20, 235, 12), np.linspace(10, 250, 9))
+        image = np.stack([across, down, 255 - across][:channels], axis=-1).astype(np.uint8)
         kind, content = pictures.picture(image).split(",")
-        assert kind == f"data:image/{'png' if channels == 1 else 'jpeg'};base64"
+        assert kind == f"data:image/{'png' if channels == 1 else 'webp'};base64"
         again = np.asarray(Image.open(io.BytesIO(base64.b64decode(content)))).reshape(image.shape)
-        assert abs(again.astype(int) - image).max() <= (0 if channels == 1 else 40)
+        assert abs(again.astype(int) - image).max() <= (0 if channels == 1 else 24)
 
 
 def test_what_was_found_is_pictured_and_marked():
@@ -377,7 +439,7 @@ def test_nothing_measured_at_all(keep_folder):
         Path("metrics/toy/toy-siamese").mkdir(parents=True)
     page = Page()
     assert page.text.lower().count("measured yet") >= 6
-    assert not page.all("img")
+    assert all(image["alt"].startswith("Examples of ") for image in page.all("img"))
 
 
 def test_an_unknown_dataset_is_one_line(monkeypatch, capsys):

@@ -167,9 +167,20 @@ def one_shot_hits(
             "labels must name the class of each code. "
             f"Received: labels.shape={labels.shape}, len(codes)={len(codes)}"
         )
-    distances = support_distances(codes, tasks, head=head)
+    return hits_of(support_distances(codes, tasks, head=head), labels[tasks])
+
+
+def hits_of(distances: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Score one-shot tasks whose distances are measured already; see `one_shot_hits`.
+
+    Args:
+        distances: (tasks, ways), as `support_distances` returns them.
+        classes: (tasks, 1 + ways), of the query and of each support image.
+
+    Returns:
+        (tasks,), float64: 1 for a hit, 0 for a miss, a fraction for a tie.
+    """
     nearest = distances == distances.min(axis=1, keepdims=True)
-    classes = labels[tasks]
     right = nearest & (classes[:, 1:] == classes[:, :1])
     return right.sum(axis=1) / nearest.sum(axis=1)
 
