@@ -140,7 +140,9 @@ def lines(
 
 
 def heat(name: str, rates: np.ndarray, names: list[str]) -> markupsafe.Markup:
-    """Draw a square of rates from 0 to 1, a row and a column for each name; more is denser.
+    """Draw a square of rates from 0 to 1, a row and a column for each name.
+
+    The more, the denser; rates of a tenth and more stand in it as numbers, in percent.
 
     Args:
         name: of the drawing.
@@ -148,15 +150,18 @@ def heat(name: str, rates: np.ndarray, names: list[str]) -> markupsafe.Markup:
         names: of its rows and, the same, of its columns.
     """
     count = len(names)
+    densest = 0.55 / max(np.nanmax(rates), 0.01)  # so that ink is read on it
     with matplotlib.rc_context(_STYLE):
         figure = Figure((1.6 + 0.26 * count,) * 2, layout="constrained")
         axes = figure.subplots()
         axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5), aspect="equal")
         axes.grid(visible=False)
         for row, column in np.argwhere(rates >= 0.005):
-            corner = column - 0.46, row - 0.46
             rate = rates[row, column]
-            axes.add_patch(Rectangle(corner, 0.92, 0.92, color=_PAINTS[0], alpha=rate, linewidth=0))
+            style = {"color": _PAINTS[0], "alpha": rate * densest, "linewidth": 0}
+            axes.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, **style))
+            if rate >= 0.095:
+                axes.text(column, row, f"{100 * rate:.0f}", ha="center", va="center", fontsize=6.5)
         words = [label(each) for each in names]
         axes.set_xticks(range(count), words, rotation=90, fontsize=8)
         axes.set_yticks(range(count), words, fontsize=8)

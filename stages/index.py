@@ -3,6 +3,7 @@
 metrics/  ->  reports/index.html
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,68 @@ def summary(dataset: str, network: str, found: dict[str, Any]) -> dict[str, Any]
     return row
 
 
-def counterpart(measure: str, results: dict[str, dict]) -> tuple[str, float] | None:
-    """Return which experiment is best at a published measure, and its figure; None without any."""
-    figures = {}
-    for name, found in results.items():
-        test = (found["network"] or {"seen": {"test": {}}})["seen"]["test"]
-        scores = (found["oneshot"] or {}).get(measure.removesuffix(" one-shot"))
-        if measure == "accuracy on the seen classes" and "accuracy" in test:
-            figures[name] = test["accuracy"]
-        elif measure == "retrieval" and found["retrieval"]:
-            best = best_of(found["retrieval"], "mean_average_precision")
-            figures[name] = best["mean_average_precision"]
-        elif scores:
-            figures[name] = best_of(scores, "accuracy")["accuracy"]
-    return max(figures.items(), key=lambda each: each[1], default=None)
+def figure_of(each: params.Published, found: dict[str, Any]) -> float | None:
+    """Return an experiment's own figure of a published measure, None if it has none.
+
+    Args:
+        each: what was published: its measure and, if any, the layer.
+        found: what was read of the experiment.
+    """
+    if each.measure == "accuracy on the seen classes":
+        return ((found["network"] or {"seen": {"test": {}}})["seen"]["test"]).get("accuracy")
+    kind, measure = "retrieval", "mean_average_precision"
+    scores = found["retrieval"]
+    if each.measure != kind:
+        measure = "accuracy"
+        scores = (found["oneshot"] or {}).get(each.measure.removesuffix(" one-shot"))
+    if scores and each.layer:
+        scores = {each.layer: scores[each.layer]} if each.layer in scores else None
+    best = best_of(scores, measure) if scores else None
+    return best and best[measure]
+
+
+def counterparts(
+    each: params.Published, dataset: str, settings: params.Params, results: dict[str, dict]
+) -> dict[str, tuple[str, float] | None]:
+    """Return what stands beside a published figure: an experiment and its figure.
+
+    Returns:
+        `same`: the first experiment of the same network; `best`: the best one, of any network
+        and layer. None without any.
+    """
+    own = {
+        name: results[name]
+        for name, experiment in settings.experiments.items()
+        if experiment.dataset == dataset and name in results
+    }
+    any_layer = each.model_copy(update={"layer": None})
+    same = [
+        (name, figure)
+        for name, found in own.items()
+        if settings.experiments[name].network.name == each.network
+        and (figure := figure_of(each, found)) is not None
+    ]
+    best = [
+        (name, figure)
+        for name, found in own.items()
+        if (figure := figure_of(any_layer, found)) is not None
+    ]
+    return {
+        "same": same[0] if same else None,
+        "best": max(best, key=lambda pair: pair[1], default=None),
+    }
+
+
+def published_accuracy(settings: params.Params, dataset: str) -> float | None:
+    """Return the highest accuracy on the seen classes that was published, None without any."""
+    return max(
+        (
+            each.figure
+            for each in settings.datasets[dataset].published
+            if each.measure == "accuracy on the seen classes"
+        ),
+        default=None,
+    )
 
 
 def main() -> None:
@@ -60,7 +109,7 @@ def main() -> None:
         if name in results[each.dataset]
     }
     compared = [
-        (dataset, each, counterpart(each.measure, results[dataset]))
+        (dataset, each, counterparts(each, dataset, settings, results[dataset]))
         for dataset, chosen in settings.datasets.items()
         for each in chosen.published
         if not each.dimensions  # of compressed codes; the dataset's page shows them
@@ -75,6 +124,7 @@ def main() -> None:
         provenance=pages.provenance(settings, list(settings.datasets)),
         compared=compared,
         datasets=settings.datasets,
+        published_accuracy=functools.partial(published_accuracy, settings),
         answers=answers,
         oneshot=bars("one-shot", rows, "oneshot", "accuracy"),
         retrieval=bars("retrieval", rows, "retrieval", "mean_average_precision"),

@@ -113,9 +113,15 @@ class Tasks(Section):
 
 
 class Published(Section):
-    """A figure published elsewhere, to stand beside ours with its protocol."""
+    """A figure published elsewhere, to stand beside ours with its protocol.
+
+    `network` is the module of stages/networks that is the published one, `layer` whose codes it is
+    of; null where there is none.
+    """
 
     system: str
+    network: Module | None
+    layer: str | None
     measure: str
     figure: Real
     protocol: str
@@ -384,6 +390,10 @@ def _dataset_problems(params: Params) -> list[str]:
         problems += _module_problems(f"{here}.reader", "readers", dataset.reader)
         if set(dataset.sources) != set(dataset.digests):
             problems.append(f"{here}: sources and digests must name the same archives")
+        for published in dataset.published:
+            if published.network:
+                there = f"{here}.published.network"
+                problems += _module_problems(there, "networks", published.network)
         unseen = dataset.split.unseen
         for split, chosen in dataset.split.selections().items():
             if chosen.part not in dataset.pixels:

@@ -1,4 +1,4 @@
-"""The results table of README.md, written from metrics/: `python -m stages.readme`.
+"""The results tables of README.md, written from metrics/: `python -m stages.readme`.
 
 No stage of dvc.yaml, since README.md is written by hand around it; a test fails when the table is
 not what metrics/ says.
@@ -7,8 +7,9 @@ not what metrics/ says.
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages import files, params
+from stages import files, params, questions
 from stages.command import UserError, run
+from stages.results import label, percent, points, read_results
 
 _BEGIN, _END = "<!-- results: python -m stages.readme -->\n", "<!-- end of results -->\n"
 _HEAD = (
@@ -16,19 +17,22 @@ _HEAD = (
     "% (95 % interval) | pixels | untrained | chance |\n"
     "|---|--:|---|---|---|--:|--:|--:|--:|\n"
 )
+_COSTS = (
+    "\n| experiment | one setting changed | seen classes, test | one-shot, most ways | mAP |\n"
+    "|---|---|--:|--:|--:|\n"
+)
 _SEEN = {"accuracy": "accuracy", "pair_auc": "pair AUC"}
-_DISTANCES = {
-    "l2": "L2",
-    "l2_normalised": "L2-normalised",
-    "centred_l2_normalised": "centred, L2-normalised",
-    "learned": "learned",
-}
 
 
 def table(settings: params.Params) -> str:
-    """Return the table in Markdown, a row for each experiment, layer and measure."""
-    lines = []
+    """Return the table in Markdown, a row for each experiment, layer and measure.
+
+    An experiment that differs from an earlier one in a single setting stands in `costs` instead.
+    """
+    lines, varied = [], {each.second for each in settings.differences()}
     for name, experiment in settings.experiments.items():
+        if name in varied:
+            continue
         folder = Path("metrics", experiment.dataset, name)
         network = files.read_json(folder / "network.json")
         first = [name, f"{network['parameters']:,}", _seen(network["seen"]["test"])]
@@ -44,31 +48,50 @@ def table(settings: params.Params) -> str:
     return _HEAD + "".join(lines)
 
 
+def costs(settings: params.Params) -> str:
+    """Return what one setting costs, in Markdown: a row for each two experiments that differ in it.
+
+    Figures are the best ones of both, as on the page of all experiments.
+    """
+    results = {dataset: read_results(dataset) for dataset in settings.datasets}
+    lines = []
+    for row in questions.answers(settings, results)["costs"]:
+        changed = row["difference"]
+        pairs = [row.get("seen")]
+        for key in ("one-shot", "retrieval"):
+            pairs.append([each["value"] for each in row[key]] if key in row else None)
+        cells = [changed.first, f"`{changed.key}`: {changed.old} → {changed.new}"]
+        for pair in pairs:
+            cells.append(
+                f"{percent(pair[0])} → {percent(pair[1])} ({points(pair[1] - pair[0])})"
+                if pair
+                else "–"
+            )
+        lines.append(f"| {' | '.join(cells)} |\n")
+    return _COSTS + "".join(lines)
+
+
 def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
 def _seen(figures: dict[str, float]) -> str:
     key = next(key for key in _SEEN if key in figures)
-    return f"{_percent(figures[key])} % {_SEEN[key]}"
+    return f"{percent(figures[key])} % {_SEEN[key]}"
 
 
 def _cells(figures: dict, layer: str, measure: str) -> Iterator[str]:
     distance, best = max(figures[layer].items(), key=lambda row: row[1][measure])
-    yield _DISTANCES[distance]
-    low, high = _percent(best["ci95_low"]), _percent(best["ci95_high"])
-    yield f"**{_percent(best[measure])}** ({low}–{high})"
+    yield label(distance)
+    low, high = percent(best["ci95_low"]), percent(best["ci95_high"])
+    yield f"**{percent(best[measure])}** ({low}–{high})"
     for baseline in (figures["pixels"], figures["untrained"][layer]):
-        yield _percent(max(row[measure] for row in baseline.values()))
-    yield _percent(figures["chance"])
+        yield percent(max(row[measure] for row in baseline.values()))
+    yield percent(figures["chance"])
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}"
-
-
-def filled(text: str, results: str) -> str:
-    """Return README.md's text with `results` between the two markers.
+def filled(text: str, between: str) -> str:
+    """Return README.md's text with `between` between the two markers.
 
     Raises:
         UserError: when a marker is missing.
@@ -76,13 +99,18 @@ def filled(text: str, results: str) -> str:
     if _BEGIN not in text or _END not in text:
         raise UserError(f"README.md: expected the lines {_BEGIN.strip()} and {_END.strip()}")
     before, rest = text.split(_BEGIN, 1)
-    return f"{before}{_BEGIN}{results}{_END}{rest.split(_END, 1)[1]}"
+    return f"{before}{_BEGIN}{between}{_END}{rest.split(_END, 1)[1]}"
+
+
+def results(settings: params.Params) -> str:
+    """Return what stands between the markers: both tables."""
+    return table(settings) + costs(settings)
 
 
 def main() -> None:
-    """Write the table into README.md."""
+    """Write the tables into README.md."""
     path = Path("README.md")
-    files.write_text(path, filled(path.read_text(encoding="utf-8"), table(params.load())))
+    files.write_text(path, filled(path.read_text(encoding="utf-8"), results(params.load())))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,12 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
+def points(change: float) -> str:
+    """Return the difference of two fractions in points of a percentage, with its sign."""
+    text = f"{100 * change:+.1f}"
+    return "0.0" if text[1:] == "0.0" else text.replace("-", "\N{MINUS SIGN}")
+
+
 def read_results(dataset: str) -> dict[str, dict[str, Any]]:
     """Return what stands in the folder of each experiment; None is what is not there."""
     results = {}

@@ -39,9 +39,25 @@ def test_a_row_holds_what_an_experiment_is_and_got(text):
 
 def test_each_published_figure_has_its_verdict(text):
     words = text().split("What reproduces, and what does not")[1]
-    assert "people &amp; co: 3-way one-shot 95.5 75.1 ✗ 20.4 points below toy-classifier" in words
-    assert "other: accuracy on the seen classes 50.0 98.8 ✓ reached toy-classifier" in words
-    assert "third: something else 25.0 – not measured here –" in words
+    below = "✗ 20.4 points below by the best here 75.1 toy-classifier"
+    assert f"people &amp; co: 3-way one-shot 95.5 – {below}" in words
+    reached = "98.8 toy-classifier ✓ reached 98.8 toy-classifier"
+    assert f"other: accuracy on the seen classes 50.0 {reached}" in words
+    assert "third: something else 25.0 – this network is not run here –" in words
+
+
+def test_a_layer_is_compared_with_the_same_layer():
+    each = params.Published(
+        system="x", network="alexnet", layer="L6", measure="retrieval", figure=0.3, protocol=""
+    )
+    layers = {
+        layer: {"l2": {"mean_average_precision": value}}
+        for layer, value in {"L6": 0.31, "L7": 0.35}.items()
+    }
+    found = {"network": None, "oneshot": None, "retrieval": layers}
+    assert index.figure_of(each, found) == 0.31
+    assert index.figure_of(each.model_copy(update={"layer": None}), found) == 0.35
+    assert index.figure_of(each.model_copy(update={"layer": "L5"}), found) is None
 
 
 @pytest.mark.parametrize("part", ["network", "run", "oneshot", "retrieval"])

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 def test_the_table_is_that_of_the_committed_metrics(monkeypatch):
     monkeypatch.chdir(ROOT)
     text = Path("README.md").read_text(encoding="utf-8")
-    assert readme.filled(text, readme.table(params.load())) == text, "run python -m stages.readme"
+    assert readme.filled(text, readme.results(params.load())) == text, "run python -m stages.readme"
 
 
 def test_a_readme_without_markers_is_refused():

@@ -82,17 +82,28 @@ def toy(tmp_path, monkeypatch):
     published = [
         {
             "system": "people & co",
+            "network": None,
+            "layer": None,
             "measure": "3-way one-shot",
             "figure": 0.955,
             "protocol": "tasks",
         },
         {
             "system": "other",
+            "network": "conv_blocks",
+            "layer": None,
             "measure": "accuracy on the seen classes",
             "figure": 0.5,
             "protocol": "",
         },
-        {"system": "third", "measure": "something else", "figure": 0.25, "protocol": "none"},
+        {
+            "system": "third",
+            "network": "alexnet",
+            "layer": "L6",
+            "measure": "something else",
+            "figure": 0.25,
+            "protocol": "none",
+        },
     ]
     dataset = PARAMS.datasets["digits"].model_copy(
         update={"published": [params.Published(**each) for each in published]}
@@ -337,7 +348,12 @@ def test_compressed_codes_are_tabled_and_drawn_beside_published_ones(monkeypatch
     write(path, ranked | {"pca": {"neural_codes": cut}})
     settings = params.load()
     other = params.Published(
-        system="B 2014", measure="PCA to 32", figure=0.683, protocol="mAP of X"
+        system="B 2014",
+        network=None,
+        layer="L6",
+        measure="PCA to 32",
+        figure=0.683,
+        protocol="mAP of X",
     )
     toy = settings.datasets["toy"]
     toy = toy.model_copy(update={"published": [*toy.published, other]})
@@ -381,7 +397,11 @@ def test_a_page_says_what_it_was_made_from():
     text = Page().text
     assert "git revision none: not in a git checkout" in text
     assert f"sha256 of params.yaml {hashlib.sha256(b'seed: 1').hexdigest()} seed 1" in text
-    assert f"pixels of toy, all {params.load().datasets['toy'].pixels['all']} made 20" in text
+    assert (
+        f"pixels of toy, all {params.load().datasets['toy'].pixels['all']} packages Python 3"
+        in text
+    )
+    assert re.search(r"machine \w+, \w+, \d+ cores made 20", text)
 
 
 def test_the_revision_says_when_something_was_changed(monkeypatch):

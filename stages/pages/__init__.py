@@ -2,18 +2,23 @@
 
 import datetime
 import hashlib
+import os
+import platform
 import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from stages import params
-from stages.results import label, percent
+from stages.results import label, percent, points
+
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "matplotlib", "pillow")  # that figures come from
 
 
 def provenance(settings: params.Params, datasets: list[str]) -> dict[str, str]:
-    """Return what a page was made from: revision, params, seed, pixels, and when."""
+    """Return what a page was made from: revision, params, seed, pixels, and how and when."""
     digest = hashlib.sha256(Path("params.yaml").read_bytes()).hexdigest()
     pixels = {
         f"sha256 of the pixels of {name}, {part}": found
@@ -25,6 +30,9 @@ def provenance(settings: params.Params, datasets: list[str]) -> dict[str, str]:
         "sha256 of params.yaml": digest,
         "seed": str(settings.seed),
         **pixels,
+        "packages": f"Python {platform.python_version()}, "
+        + ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES),
+        "machine": f"{platform.system()}, {platform.machine()}, {os.cpu_count()} cores",
         "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
 
@@ -53,5 +61,5 @@ def filled(template: str, **content: Any) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"label": label, "percent": percent}
+    environment.filters |= {"label": label, "percent": percent, "points": points}
     return environment.get_template(template).render(content)
