@@ -36,7 +36,10 @@ def converted(images: np.ndarray, size: int, channels: int) -> np.ndarray:
     """
     if images.shape[2:] == (size, size, channels):
         return images
-    return np.stack([with_channels(area_averaged(of_class, size), channels) for of_class in images])
+    changed = np.empty((*images.shape[:2], size, size, channels), np.uint8)
+    for into, of_class in zip(changed, images, strict=True):
+        into[...] = with_channels(area_averaged(of_class, size), channels)
+    return changed
 
 
 def area_averaged(images: np.ndarray, size: int) -> np.ndarray:

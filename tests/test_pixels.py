@@ -35,6 +35,7 @@ def test_fewer_classes_are_the_first_ones_and_no_unseen_one_is_left_out():
 def test_smaller_is_the_mean_of_the_pixels_rounded_half_up():
     found = given(size=4)["unseen"]
     assert found.shape == (3, 5, 4, 4, 3)
+    assert found.flags.c_contiguous
     means = SPLITS["unseen"].reshape(3, 5, 4, 2, 4, 2, 3).mean(axis=(3, 5))
     assert np.array_equal(found, np.floor(means + 0.5))
 
