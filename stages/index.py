@@ -13,6 +13,8 @@ from stages import drawings, files, pages, params, questions
 from stages.command import run
 from stages.results import best_of, label, read_results
 
+_KINDS = {"accuracy on the seen classes": "seen", "retrieval": "retrieval"}  # or one-shot
+
 
 def summary(dataset: str, network: str, found: dict[str, Any]) -> dict[str, Any]:
     """Return an experiment's row: what it is, what it took, its main figures with their chance.
@@ -26,7 +28,7 @@ def summary(dataset: str, network: str, found: dict[str, Any]) -> dict[str, Any]
     """
     best = questions.measured(found)
     row = {"dataset": dataset, "network": network, "run": found["run"]}
-    row |= {"parameters": None, "seen": None}
+    row |= {"parameters": None, "seen": None, "published": {}}
     row |= {"oneshot": best.get("one-shot"), "retrieval": best.get("retrieval")}
     if found["network"]:
         test = found["network"]["seen"]["test"]
@@ -114,6 +116,10 @@ def main() -> None:
         for each in chosen.published
         if not each.dimensions  # of compressed codes; the dataset's page shows them
     ]
+    for _, each, beside in compared:
+        if beside["same"]:
+            kind = _KINDS.get(each.measure, "oneshot")
+            rows[beside["same"][0]]["published"].setdefault(kind, []).append(each.figure)
     answers = questions.answers(settings, results)
     differing = dict.fromkeys(
         name for row in answers["costs"] for name in row["difference"][:2] if rows[name]["oneshot"]

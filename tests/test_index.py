@@ -31,7 +31,7 @@ def text(monkeypatch):
 def test_a_row_holds_what_an_experiment_is_and_got(text):
     words = text()
     row = words.split("toy-classifier")[1].split("toy-siamese")[0]
-    assert "toy conv_blocks 1,234,567 0.1 min cpu:0, 2 cores 98.8 accuracy" in row
+    assert "toy conv_blocks 1,234,567 0.1 min cpu:0, 2 cores 98.8 accuracy published 50.0" in row
     assert "75.1 74.1–76.1 3-way, L2 33.3" in row
     assert row.count("75.1") == 2  # one-shot, and mean average precision
     assert "90.0 pair AUC" in words.split("toy-siamese")[1]
