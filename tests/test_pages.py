@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from stages import index, params, report
 NAMED = ("toy-classifier", "toy-siamese")
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next((path for name in NAMES if (path := shutil.which(name))), None)
+BUILT = sorted((Path(__file__).parents[1] / "reports").glob("*.html"))  # by `dvc repro`, if at all
 QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
 
 pytestmark = pytest.mark.skipif(
@@ -29,9 +31,11 @@ def browser():
         launched.close()
 
 
-@pytest.fixture(params=["toy", "index"])
+@pytest.fixture(params=["toy", "index", *BUILT], ids=lambda page: Path(page).name)
 def address(request, monkeypatch):
-    """Write a page with every section, and return where it is."""
+    """Return where a page is: small ones with every section, and those that were built here."""
+    if request.param in BUILT:
+        return request.param.as_uri()
     settings = params.load()
     experiment = settings.experiments["digits-siamese"].model_copy(update={"dataset": "toy"})
     named = dict.fromkeys(NAMED, experiment)
@@ -85,6 +89,17 @@ def test_a_phone_does_not_scroll_sideways(page):
 def test_no_rule_of_accessibility_is_broken(page):
     found = Axe().run(page)
     assert not found.response["violations"], found.generate_report()
+
+
+def test_a_page_is_light(address):
+    assert len(urllib.request.urlopen(address).read()) < 3_000_000
+
+
+def test_what_is_folded_opens_by_the_keyboard(page):
+    for summary in page.locator("summary").all():
+        before = summary.evaluate("each => each.parentElement.open")
+        summary.press("Enter")
+        assert summary.evaluate("each => each.parentElement.open") != before
 
 
 def test_every_table_has_a_caption_and_headers(page):
