@@ -127,6 +127,7 @@ def main() -> None:
     text = pages.filled(
         "index.html",
         rows=rows,
+        missing=[name for name in settings.experiments if name not in rows],
         provenance=pages.provenance(settings, list(settings.datasets)),
         compared=compared,
         datasets=settings.datasets,

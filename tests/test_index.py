@@ -66,6 +66,11 @@ def test_what_is_missing_is_a_dash(text, part):
     assert "–" in text().split("toy-siamese")[1].split("One-shot accuracy")[0]
 
 
+def test_an_experiment_that_was_not_run_is_named(text):
+    shutil.rmtree("metrics/toy/toy-siamese")
+    assert "Not run yet: toy-siamese." in text()
+
+
 def test_without_any_experiment_it_says_so(text):
     shutil.rmtree("metrics")
     assert "Nothing is measured yet." in text()
