@@ -290,7 +290,7 @@ def test_nothing_is_left_behind(project):
 def test_the_gate_passes_what_is_asked_and_names_what_fails(project, monkeypatch, capsys):
     given, _ = project
     check.main()
-    assert "7 of 7 experiments" in capsys.readouterr().out
+    assert "8 of 8 experiments" in capsys.readouterr().out
     settings = params.load()
     accuracy = metrics(given, "digits-classifier", "network")["seen"]["test"]["accuracy"]
     asked = params.Check(beat=[], at_least={"network/seen/test/accuracy": accuracy + 0.01})
