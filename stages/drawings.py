@@ -210,9 +210,11 @@ def ranges(
         measure: the name of the figure.
     """
     with matplotlib.rc_context(_STYLE):
-        figure = Figure((6.4, 0.9 + 0.34 * len(rows)), layout="constrained")
+        figure = Figure((4.8, 0.9 + 0.3 * len(rows)), layout="constrained")
         axes = figure.subplots()
-        axes.set(ylim=(len(rows) - 0.4, -0.6), xlim=(0, 100), xlabel=f"{label(measure)}, %")
+        highest = max((row[1]["ci95_high"] for row in rows), default=1)
+        axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=f"{label(measure)}, %")
+        axes.set_xlim(0, min(100, 110 * highest))
         axes.set_yticks(range(len(rows)), [row[0] for row in rows])
         axes.grid(axis="y", visible=False)
         for place, (_, figures, chance) in enumerate(rows):

@@ -71,6 +71,9 @@ def counterparts(
         for name, experiment in settings.experiments.items()
         if experiment.dataset == dataset and name in results
     }
+    if each.measure == "accuracy on the seen classes":  # of fewer classes it is no counterpart
+        whole = settings.datasets[dataset].split.seen_train.count("classes")
+        own = {n: v for n, v in own.items() if settings.experiments[n].images.classes == whole}
     any_layer = each.model_copy(update={"layer": None})
     same = [
         (name, figure)

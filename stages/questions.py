@@ -186,6 +186,7 @@ def recognised(settings: params.Params, found: dict[str, dict]) -> list[dict[str
             "name": name,
             "dataset": settings.experiments[name].dataset,
             "parameters": each["network"]["parameters"],
+            "classes": settings.experiments[name].images.classes,
             "seen": each["network"]["seen"],
         }
         for name, each in found.items()
