@@ -12,7 +12,7 @@ from stages.command import UserError
 from stages.measures.comparison import paired_difference
 from stages.measures.confusion import choice_rates, likeness_order
 from stages.measures.episodes import hits_of, support_distances
-from stages.pictures import picture
+from stages.thumbnails import picture
 
 _MOST_CLASSES = 40  # rows of a table that a person reads; more are shown by their groups
 _EXCHANGED = 5  # pairs of classes that are named as taken for each other most often

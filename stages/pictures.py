@@ -3,16 +3,13 @@
 Right ones are framed in green and marked ✓, wrong ones in red with dashes and marked ✗.
 """
 
-import base64
 import dataclasses
-import io
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from stages import codes, files, params
 from stages.measures.ranking import nearest
@@ -97,39 +94,3 @@ def write(path: Path, grid: Grid) -> None:
     figure.suptitle("To the left queries, beside them the nearest of all other images", fontsize=8)
     with files.replacing(path) as partial:
         figure.savefig(partial, format="png", metadata={"Software": None})
-
-
-def picture(image: np.ndarray) -> str:
-    """Return uint8 (height, width, 1, 3 or 4) as the address of a picture that is its own content.
-
-    Drawings are PNG; photographs are WebP, to the eye the same in a third of the bytes.
-    """
-    content = io.BytesIO()
-    grey = image.shape[-1] == 1
-    pixels = image[..., 0] if grey else image
-    kind, how = ("PNG", {"optimize": True}) if grey else ("WEBP", {"quality": 92, "method": 6})
-    Image.fromarray(np.ascontiguousarray(pixels)).save(content, kind, **how)
-    coded = base64.b64encode(content.getvalue()).decode()
-    return f"data:image/{kind.lower()};base64,{coded}"
-
-
-def strip(images: np.ndarray) -> str:
-    """Return uint8 (n, height, width, channels) side by side, as the address of one picture."""
-    return picture(np.concatenate(list(images), axis=1))
-
-
-def scattered(images: np.ndarray, places: np.ndarray, *, side: int, thumbnail: int) -> str:
-    """Return images scattered over a square, as the address of one picture.
-
-    Args:
-        images: uint8 (n, height, width, 1 or 3).
-        places: (n, 2), from 0 to 1: from left to right, from top to bottom, of their centres.
-        side: of the square, in pixels.
-        thumbnail: height and width of each image, in pixels.
-    """
-    square = Image.new("RGBA", (side, side))
-    for image, (left, top) in zip(images, places, strict=True):
-        small = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).convert("RGBA")
-        corner = [round(each * (side - thumbnail)) for each in (left, top)]
-        square.paste(small.resize((thumbnail, thumbnail), Image.Resampling.LANCZOS), corner)
-    return picture(np.asarray(square))

@@ -14,17 +14,16 @@ import markupsafe
 import numpy as np
 from sklearn.manifold import TSNE
 
-from stages import choices, codes, drawings, files, pages, params, pictures
+from stages import choices, codes, drawings, files, pages, params, pictures, thumbnails
 from stages.choices import mark
 from stages.command import UserError, run
 from stages.drawings import Line
 from stages.measures.statistics import code_statistics
-from stages.pictures import picture
 from stages.results import best_of, label, read_results, rows_of
 
 _PICTURED = 4  # tasks chosen right, and as many chosen wrong, of each experiment
 _FOUND = params.Pictures(queries=10, nearest=5)  # pictured of each layer
-_PICTURE_BYTES = 3_500_000  # pixels of a whole page; many experiments picture fewer tasks each
+_PICTURE_BYTES = 4_500_000  # pixels of a whole page; many experiments picture fewer tasks each
 _EXAMPLES = 8  # images of a class that show what the data looks like
 _CLASSES = 20  # of which so many are shown, of the seen and of the unseen ones
 _ON_MAP = 500  # images on the map of the unseen codes
@@ -174,7 +173,11 @@ def found_images(
                     grid.layer,
                     [
                         [
-                            {"png": picture(image), "name": words, "mark": mark(True, right)}
+                            {
+                                "png": thumbnails.picture(image),
+                                "name": words,
+                                "mark": mark(True, right),
+                            }
                             for image, words, right in row
                         ]
                         for row in grid.rows()
@@ -195,7 +198,7 @@ def examples(images: np.ndarray, names: list[str]) -> list[tuple[str, str]]:
         names: of the classes.
     """
     shown = np.linspace(0, len(names) - 1, min(_CLASSES, len(names))).round().astype(int)
-    return [(names[index], pictures.strip(images[index, :_EXAMPLES])) for index in shown]
+    return [(names[index], thumbnails.strip(images[index, :_EXAMPLES])) for index in shown]
 
 
 def statistics(
@@ -246,7 +249,7 @@ def map_of(
     images = unseen[:classes, :each].reshape(-1, *unseen.shape[2:])
     middles = np.median(places.reshape(classes, each, 2), axis=1)
     return {
-        "png": pictures.scattered(images, places, side=_MAP_SIDE, thumbnail=_THUMBNAIL),
+        "png": thumbnails.scattered(images, places, side=_MAP_SIDE, thumbnail=_THUMBNAIL),
         "images": len(images),
         "names": [
             (name, *map(float, middle)) for name, middle in zip(names, middles, strict=False)
