@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import re
+import textwrap
 from typing import Any
 
 import markupsafe
@@ -19,6 +20,7 @@ from stages.results import Row, label, percent
 # that one drawing is right on light and on dark paper.
 _INK, _RULE, _PAPER, *_PAINTS = (f"#f0f0{number:02}" for number in range(9))
 _MARKERS = "osD^vP"
+_LONGEST = 24  # characters of a name beside a square, which long ones would leave no room
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",  # the same ids in every run
@@ -162,7 +164,7 @@ def heat(name: str, rates: np.ndarray, names: list[str]) -> markupsafe.Markup:
             axes.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, **style))
             if rate >= 0.095:
                 axes.text(column, row, f"{100 * rate:.0f}", ha="center", va="center", fontsize=6.5)
-        words = [label(each) for each in names]
+        words = [textwrap.shorten(label(each), _LONGEST, placeholder=" …") for each in names]
         axes.set_xticks(range(count), words, rotation=90, fontsize=8)
         axes.set_yticks(range(count), words, fontsize=8)
         axes.set(xlabel="chosen", ylabel="query")
