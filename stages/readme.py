@@ -41,8 +41,9 @@ def table(settings: params.Params) -> str:
         measured = [(f"{_words(each)} one-shot", "accuracy", oneshot[each]) for each in oneshot]
         measured.append(("retrieval, mAP", "mean_average_precision", retrieval))
         for layer in experiment.codes.layers:
+            of_layer = f", {layer}" if len(experiment.codes.layers) > 1 else ""
             for title, measure, figures in measured:
-                cells = [*first, title, *_cells(figures, layer, measure)]
+                cells = [*first, title + of_layer, *_cells(figures, layer, measure)]
                 lines.append(f"| {' | '.join(cells)} |\n")
                 first = ["", "", ""]
     return _HEAD + "".join(lines)
