@@ -199,7 +199,7 @@ def layers(settings: params.Params, found: dict[str, dict]) -> list[dict[str, An
 
     Returns:
         A dict for each: `name`, `dataset`, `rows` (by layer the figures of L2-normalised codes in
-        retrieval), `best` (the layer with the highest), and `published`, those of its dataset.
+        retrieval), their `chance`, and `best`, the layer with the highest.
     """
     rows = []
     for name, each in found.items():
