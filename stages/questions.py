@@ -58,7 +58,10 @@ def measured(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def floors(results: dict[str, dict[str, dict]]) -> list[dict[str, Any]]:
-    """Return chance, raw pixels and the best experiment of every task set and of retrieval."""
+    """Return chance, raw pixels and the best experiment of every task set and of retrieval.
+
+    `pixels` is None where none were measured; without an experiment there is no row.
+    """
     rows = []
     for dataset, experiments in results.items():
         scores: dict[str, dict[str, dict]] = {}
@@ -70,14 +73,22 @@ def floors(results: dict[str, dict[str, dict]]) -> list[dict[str, Any]]:
         for title, figures in scores.items():
             measure = _MAP if title == "retrieval" else "accuracy"
             best = {name: best_of(each, measure) for name, each in figures.items()}
+            best = {name: each for name, each in best.items() if each}
+            if not best:
+                continue
             name = max(best, key=lambda name: best[name][measure])
-            pixels = next(row for row in rows_of(figures) if row.layer == "pixels").figures
+            pixels = [
+                each[measure]
+                for row in rows_of(figures)
+                if not row.experiment
+                for each in row.figures.values()
+            ]
             rows.append(
                 {
                     "dataset": dataset,
                     "measure": title,
                     "chance": figures[name]["chance"],
-                    "pixels": max(each[measure] for each in pixels.values()),
+                    "pixels": max(pixels, default=None),
                     "experiment": name,
                     "best": best[name][measure],
                 }

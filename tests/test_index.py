@@ -1,5 +1,6 @@
 """The page of every experiment: each with its figures, each published figure with a verdict."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -69,6 +70,21 @@ def test_what_is_missing_is_a_dash(text, part):
 def test_an_experiment_that_was_not_run_is_named(text):
     shutil.rmtree("metrics/toy/toy-siamese")
     assert "Not run yet: toy-siamese." in text()
+
+
+@pytest.mark.parametrize("lacks", ["neural_codes", "pixels"])
+def test_figures_of_which_a_part_is_missing(text, lacks):
+    for path in Path("metrics/toy").glob("*/*.json"):
+        if path.stem in ("oneshot", "retrieval"):
+            figures = json.loads(path.read_text())
+            for part in (figures, *(each for each in figures.values() if isinstance(each, dict))):
+                part.pop(lacks, None)
+            path.write_text(json.dumps(figures))
+    words = text().split("What does guessing get?")[1]
+    if lacks == "pixels":
+        assert "3-way 33.3 – 75.1 toy-classifier" in words
+    else:
+        assert words.split("(b)")[0].strip().startswith("Not measured yet.")
 
 
 def test_without_any_experiment_it_says_so(text):
