@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import itertools
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -328,7 +329,9 @@ def load(path: str | Path = "params.yaml") -> Params:
         given = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run from the project's top folder") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date like 2026-13-45
+    except (
+        yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError
+    ) as error:  # fmt: skip  # not UTF-8, a date like 2026-13-45, a tag like !!bool on other text
         raise UserError(f"{path}: no valid YAML: {error}") from None
     try:
         params = Params.model_validate(given)
@@ -368,7 +371,7 @@ def _lines(error: pydantic.ValidationError, prefix: str = "") -> str:
         if problem["type"] == "missing":
             message = "missing key"
         elif problem["type"] != "value_error":
-            message = f"{message[0].lower()}{message[1:]}, got {given!r}"
+            message = f"{message[0].lower()}{message[1:]}, got {reprlib.repr(given)}"
             if isinstance(given, str) and _is_number(given):
                 message += " (YAML reads a number like 1e-4 as text: write 1.0e-4)"
         lines.append(f"{key or 'top level'}: {message}")

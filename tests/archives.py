@@ -84,7 +84,12 @@ def write_tar(path: Path, members: dict[str, bytes | tarfile.TarInfo]) -> None:
             tar += header.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512)
     tar += bytes(1024)  # two empty blocks are the end
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(tar, compresslevel=1, mtime=0))
+    path.write_bytes(gzipped(tar))
+
+
+def gzipped(content: bytes) -> bytes:
+    """Return the content compressed, the same bytes every time."""
+    return gzip.compress(content, compresslevel=1, mtime=0)
 
 
 def write_zip(path: Path, members: dict[str, bytes]) -> None:

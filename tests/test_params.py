@@ -1,6 +1,7 @@
 import copy
 import importlib
 import inspect
+import itertools
 import math
 import os
 import random
@@ -532,36 +533,62 @@ def keys(given, prefix=""):
     return found
 
 
-def accepted(path):
-    """Return whether params are accepted; any other end than a `UserError` is passed on."""
+def answer(path):
+    """Return how params are refused, or nothing; any other end than a `UserError` is passed on."""
     try:
         params.load(path)
     except UserError as error:
         assert str(error).startswith(f"{path}: ")
-        return False
-    return True
+        return str(error)
+    return ""
 
 
-def test_changed_values_are_accepted_or_refused(tmp_path):
+def test_300_changed_values_are_accepted_or_refused_by_name(tmp_path):
     rng = random.Random(0)
     found = []
-    for _ in range(120):
-        given = SMALL
+    for _ in range(300):
+        given, named = SMALL, set()
         for _ in range(rng.choice([1, 1, 1, 2])):
-            given = changed(given, rng.choice(keys(given)), rng.choice(VALUES))
+            key = rng.choice(keys(given))
+            named |= set(key.split(".")[-2:])
+            given = changed(given, key, rng.choice(VALUES))
         archives.write_params(tmp_path, given)
-        found.append(accepted(tmp_path / "params.yaml"))
+        message = answer(tmp_path / "params.yaml")
+        assert len(message.splitlines()) <= 1
+        assert not message or any(name in message for name in named), message
+        found.append(not message)
+        assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
     assert 0 < sum(found) < len(found) / 2  # changes matter, and not every one is refused
 
 
-def test_changed_text_is_accepted_or_refused(tmp_path):
+def test_300_changed_texts_are_accepted_or_refused(tmp_path):
     archives.write_params(tmp_path, SMALL)
     path = tmp_path / "params.yaml"
     text = path.read_text(encoding="utf-8")
     rng = random.Random(0)
-    for _ in range(200):
+    for _ in range(300):
         place = rng.randrange(len(text))
         new = rng.choice([*"{}[]:,-?!&*#|>%@`'\"\t\n 01.ea", "- ", ": ", "? ", "!!", "2026-13-45"])
         removed = rng.choice([0, 1, 1, 10])
         path.write_text(text[:place] + new + text[place + removed :], encoding="utf-8")
-        accepted(path)
+        answer(path)
+
+
+LAUGHS = "a: &a [x, x]\n" + "".join(
+    f"{new}: &{new} [*{old}, *{old}, *{old}, *{old}]\n"
+    for old, new in itertools.pairwise("abcdefghijklmnopqrstuvwxyz")
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["seed: !!bool maybe", "seed: !!timestamp soon", "seed: !!int x", "? [a]\n: 1", "seed: !!set 1",
+     "[" * 5000, LAUGHS, "seed: &a [*a]", "seed: !!python/object/apply:os.system [touch ran]"],
+    ids=["bool", "time", "int", "list as key", "set", "deep", "laughs", "itself", "code"],
+)  # fmt: skip
+def test_a_hostile_text_is_one_line(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(text, encoding="utf-8")
+    message = answer(Path("params.yaml"))
+    assert 0 < len(message) < 10_000
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]

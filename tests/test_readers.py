@@ -1,3 +1,4 @@
+import gzip
 import io
 import random
 import struct
@@ -10,6 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from stages import readers
 from stages.command import UserError
 from stages.readers import cifar100, omniglot, tinyimagenet
 
@@ -118,7 +120,10 @@ CIFAR_MEMBERS = {
     "device": ({TRAIN: header(TRAIN, kind=tarfile.CHRTYPE)}, f"{TRAIN}: expected a file"),
     "folder": ({TRAIN: header(TRAIN, kind=tarfile.DIRTYPE)}, f"{TRAIN}: expected a file"),
     "huge": ({TRAIN: header(TRAIN, size=2**40)}, "expected a file of at most"),
-    "huge, of another": ({"other": header("other", size=2**40)}, "damaged archive"),
+    "huge, of another": (
+        {"other": header("other", size=2**40)},
+        "other: expected a file of at most",
+    ),
     "train missing": ({TRAIN: NONE}, f"no {TRAIN} in it"),
     "meta missing": ({"cifar-100-python/meta": NONE}, "no cifar-100-python/meta in it"),
     "empty": ({TRAIN: b""}, "refused as a pickle"),
@@ -168,14 +173,14 @@ def named(names):
 
 # One row a mistake: what is done to the dictionaries, and what the message says.
 CIFAR_CONTENTS = {
-    "no pixels": (without(b"data"), "expected data as ndarray, got NoneType"),
-    "no labels": (without(b"fine_labels"), "expected fine_labels as list, got NoneType"),
-    "no file names": (without(b"filenames"), "expected filenames as list, got NoneType"),
-    "pixels as a list": (of_train(b"data", np.ndarray.tolist), "expected data as ndarray"),
-    "labels as an array": (of_train(b"fine_labels", np.array), "expected fine_labels as list"),
-    "pixels as int32": (of_train(b"data", np.int32), "expected pixels as uint8 (12, 3072)"),
-    "pixels as int8": (of_train(b"data", lambda a: a.astype("i1")), "got int8 (12, 3072)"),
-    "pixels as yes and no": (of_train(b"data", lambda a: a > 0), "got bool (12, 3072)"),
+    "no pixels": (without(b"data"), "expected data as array, got nonetype"),
+    "no labels": (without(b"fine_labels"), "expected fine_labels as list, got nonetype"),
+    "no file names": (without(b"filenames"), "expected filenames as list, got nonetype"),
+    "pixels as a list": (of_train(b"data", np.ndarray.tolist), "expected data as array, got list"),
+    "labels as an array": (of_train(b"fine_labels", np.array), "expected arrays of uint8"),
+    "pixels as int32": (of_train(b"data", np.int32), "expected arrays of uint8"),
+    "pixels as int8": (of_train(b"data", lambda a: a.astype("i1")), "expected arrays of uint8"),
+    "pixels as yes and no": (of_train(b"data", lambda a: a > 0), "expected arrays of uint8"),
     "flat pixels": (of_train(b"data", np.ravel), "got uint8 (36864,)"),
     "narrow pixels": (of_train(b"data", lambda a: a[:, 1:]), "got uint8 (12, 3071)"),
     "an image too many": (of_train(b"data", lambda a: a[[0, *range(12)]]), "got uint8 (13, 3072)"),
@@ -226,6 +231,81 @@ HOSTILE = {
     "function of NumPy": b"cnumpy.testing._private.utils\nrunstring\n(%e}tR",
     "attribute of NumPy": b"cnumpy\nndarray.tofile\n(cnumpy\nndarray\nK\x01\x85R%ptR",
 }
+
+
+# Pickles that ask for more than their length warrants, and what is said of them.
+WASTEFUL = {
+    "table of 4 billion values": (b"\x80\x02}r\xff\xff\xff\xff.", "value number 4294967295 at"),
+    "table of 10^30 values": (b"\x80\x02}p1" + b"0" * 30 + b"\n.", "out of order"),
+    "tuples of one tuple": (  # 2^60 steps to hash
+        b"\x80\x02}I1\nI1\n\x86q\0%bI1\ns."
+        % b"".join(b"h%ch%c\x86q%c" % (level, level, level + 1) for level in range(60)),
+        "a tuple repeated at",
+    ),
+    "values doubled": (b"\x80\x02]" + b"2\x86" * 60 + b".", "DUP at"),
+    "a newer protocol": (b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f}.", "at 2, which no offi"),
+    "array of 10^15": (
+        b"\x80\x02cnumpy\nndarray\n(I1000000000000000\nU\x02u1tR.",
+        "refused as a pickle",
+    ),
+    "module of a long name": (b"\x80\x02c" + b"x" * 10**6 + b"\ny\n.", "refused as a pickle"),
+}
+
+
+@pytest.mark.parametrize(("hostile", "says"), WASTEFUL.values(), ids=WASTEFUL)
+def test_cifar100_wasteful_pickle_is_refused_at_once(tmp_path, hostile, says):
+    members = archives.cifar100_members(
+        archives.cifar100_contents(archives.cifar100_parts(**CIFAR))
+    )
+    archives.write_tar(tmp_path / archives.TAR, members | {"cifar-100-python/train": hostile})
+    message = refusal(cifar100, tmp_path, archives.TAR)
+    assert says in message
+    assert len(message) < 600
+
+
+def long_name(size):
+    """Return the header of a member whose name is given by so many bytes after it."""
+    return header("././@LongLink", size=size, kind=tarfile.GNUTYPE_LONGNAME)
+
+
+# Archives that unpack to more than their length warrants: what stands before the real members.
+BOMBS = {
+    "name of a terabyte": ({"name": long_name(2**40)}, "a piece of 10995"),
+    "name of 100 MB": ({"name": long_name(10**8)}, "damaged archive"),
+    "names of names": ({str(n): long_name(512) for n in range(3000)}, "damaged archive"),
+    "5,000 members": ({str(n): b"" for n in range(5000)}, "more than 100 members in it"),
+    "a member of 3 MB": ({"zeros": bytes(3 * 2**20)}, "larger than 2097152 bytes, unpacked"),
+}
+
+
+@pytest.mark.parametrize(("bomb", "says"), BOMBS.values(), ids=BOMBS)
+def test_cifar100_bomb_is_refused(tmp_path, monkeypatch, bomb, says):
+    monkeypatch.setattr(cifar100, "_LARGEST_ARCHIVE", 2**21)
+    archives.write_tar(tmp_path / archives.TAR, bomb)
+    assert says in refusal(cifar100, tmp_path, archives.TAR)
+
+
+def test_cifar100_zeros_without_end_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar100, "_LARGEST_ARCHIVE", 2**21)
+    archives.write_cifar100(tmp_path, **CIFAR)
+    path = tmp_path / archives.TAR
+    path.write_bytes(path.read_bytes() + gzip.compress(bytes(2**23)))
+    assert "larger than 2097152 bytes" in refusal(cifar100, tmp_path, archives.TAR)
+
+
+@pytest.mark.parametrize(
+    ("reader", "write", "name"),
+    [
+        (omniglot, archives.write_omniglot, archives.ZIPS[0]),
+        (tinyimagenet, archives.write_tinyimagenet, archives.TINY),
+    ],
+)
+def test_a_zip_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch, reader, write, name):
+    monkeypatch.setattr(readers, "_LARGEST_ARCHIVE", 2**21)
+    write(tmp_path)
+    members = members_of(tmp_path / name) | {f"zeros{n}": bytes(2**20) for n in range(3)}
+    archives.write_zip(tmp_path / name, members)
+    assert "bytes unpacked, expected at most 2097152" in refusal(reader, tmp_path, name)
 
 
 @pytest.mark.parametrize("member", ["meta", "train"])

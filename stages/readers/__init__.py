@@ -16,6 +16,8 @@ import numpy as np
 
 from stages.command import UserError
 
+_LARGEST_ARCHIVE = 2**30  # bytes unpacked; the largest official one has a quarter of it
+
 
 @dataclasses.dataclass(frozen=True)
 class Part:
@@ -91,7 +93,7 @@ def check_sizes(names: list[str], sizes: Sequence[int], source: str) -> None:
 
 @contextlib.contextmanager
 def reading_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Yield a zip archive, none of whose members leaves it.
+    """Yield a zip archive of a sensible size, none of whose members leaves it.
 
     Raises:
         UserError: for an archive that is missing or, in the block too, turns out damaged.
@@ -100,6 +102,12 @@ def reading_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 check_path(member.filename, str(path))
+            unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > _LARGEST_ARCHIVE:
+                raise UserError(
+                    f"{path}: {unpacked} bytes unpacked, expected at most {_LARGEST_ARCHIVE}; "
+                    "do not use this archive"
+                )
             yield archive
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the stage that makes it: dvc repro") from None

@@ -3,6 +3,7 @@
 import gzip
 import io
 import pickle
+import pickletools
 import struct
 import tarfile
 import zlib
@@ -17,24 +18,92 @@ from stages.readers import Contents, Part, check_path, class_sorted
 _ARCHIVE = "cifar-100-python.tar.gz"
 _SHAPE = (3, 32, 32)  # channels, height, width of a row of pixels
 _LARGEST = 200 * 2**20  # bytes of a member; the official `train` has 155 million
+_LARGEST_ARCHIVE = 2**30  # bytes of them all, unpacked
+_MOST_MEMBERS = 100  # the official archive has five
+
+
+class _Stream(gzip.GzipFile):
+    """An archive's bytes, as many as an official one may have: a bomb ends as a damaged file."""
+
+    def read(self, size: int = -1) -> bytes:
+        if size > _LARGEST:
+            raise OSError(f"a piece of {size} bytes, larger than any of the official archive")
+        return super().read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if offset > _LARGEST_ARCHIVE:
+            raise OSError(f"larger than {_LARGEST_ARCHIVE} bytes, unpacked")
+        return super().seek(offset, whence)
+
+
+class _Dtype:
+    """A dtype as a pickle states it: its name, `u1`, and what a byte has no need of."""
+
+    def __init__(self, name: object, *_: object):
+        self.name = name
+
+    def __setstate__(self, details: object) -> None:
+        pass
+
+
+class _Array:
+    """An array as a pickle states it, whose bytes become uint8 when they are as many as its shape.
+
+    NumPy's own functions are not given what an archive says: they were not made for an enemy.
+    """
+
+    def __init__(self, *_: object):
+        self.values = np.zeros(0, np.uint8)
+
+    def __setstate__(self, state: object) -> None:
+        match state:
+            case (1, tuple(shape), _Dtype(name="u1" | b"u1"), False, bytes(pixels)):
+                self.values = np.frombuffer(pixels, np.uint8).reshape(shape)
+            case _:
+                raise pickle.UnpicklingError("expected arrays of uint8 in C order")
+
 
 # All that the official files need: NumPy 1 named the first as its older, NumPy 2 as its newer.
 _ADMITTED = {
-    ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): None,
+    ("numpy", "dtype"): _Dtype,
 }
 
 
 class _Unpickler(pickle.Unpickler):
-    """An unpickler that cannot run code: it admits NumPy arrays and plain containers only."""
+    """An unpickler that cannot run code: it admits arrays of bytes and plain containers only."""
 
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _ADMITTED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused") from None
+
+
+def _check_pickle(data: bytes) -> None:
+    """Refuse a pickle that would take time or memory out of proportion to its length.
+
+    It may number its values by their order alone (a table of them is made as long as the largest
+    number), and not repeat a tuple (tuples of tuples of the same tuple take for ever to hash).
+
+    Raises:
+        UnpicklingError: saying where.
+    """
+    tuples, last = set(), ""
+    for count, (opcode, argument, place) in enumerate(pickletools.genops(data)):
+        kind = opcode.name
+        if opcode.proto > 2 or kind == "DUP":
+            raise pickle.UnpicklingError(f"{kind} at {place}, which no official file has")
+        if kind.endswith("PUT"):
+            if argument > count:
+                raise pickle.UnpicklingError(f"value number {argument} at {place}, out of order")
+            if last.startswith("TUPLE"):
+                tuples.add(argument)
+        if kind.endswith("GET") and argument in tuples:
+            raise pickle.UnpicklingError(f"a tuple repeated at {place}, which no official file has")
+        last = kind
 
 
 def read(folder: Path) -> Contents:
@@ -64,21 +133,22 @@ def _members(path: Path) -> dict[str, dict]:
     wanted = {f"cifar-100-python/{name}": name for name in ("train", "test", "meta")}
     found = {}
     try:
-        with gzip.open(path) as whole, tarfile.open(fileobj=whole, mode="r:") as archive:
-            for member in archive:
+        with _Stream(path) as whole, tarfile.open(fileobj=whole, mode="r:") as archive:
+            for count, member in enumerate(archive):
                 check_path(member.name, str(path))
-                if member.name not in wanted:
-                    continue
-                if not member.isfile() or member.size > _LARGEST:
+                if count >= _MOST_MEMBERS:
+                    raise UserError(f"{path}: more than {_MOST_MEMBERS} members in it")
+                if member.size > _LARGEST or (member.name in wanted and not member.isfile()):
                     raise UserError(
                         f"{path}: {member.name}: expected a file of at most {_LARGEST} bytes"
                     )
-                found[member.name] = archive.extractfile(member).read()
+                if member.name in wanted:
+                    found[member.name] = archive.extractfile(member).read()
             while whole.read(2**20):  # to the end, where gzip keeps the checksum of it all
-                pass
+                whole.seek(whole.tell())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the stage that makes it: dvc repro") from None
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, RecursionError) as error:
         raise UserError(f"{path}: damaged archive ({error}); download it again") from None
     for name in wanted:
         if name not in found:
@@ -88,13 +158,14 @@ def _members(path: Path) -> dict[str, dict]:
 
 def _unpickle(data: bytes, source: str) -> dict:
     try:
+        _check_pickle(data)
         content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except (
         pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, AttributeError,
         TypeError, ImportError, OverflowError, struct.error, MemoryError,
     ) as error:  # fmt: skip
         raise UserError(
-            f"{source}: refused as a pickle: {error}; download the archive again"
+            f"{source}: refused as a pickle: {str(error)[:200]}; download the archive again"
         ) from None
     if not isinstance(content, dict):
         raise UserError(f"{source}: expected a pickled dictionary, got {type(content).__name__}")
@@ -104,14 +175,13 @@ def _unpickle(data: bytes, source: str) -> dict:
 def _field(content: dict, key: bytes, kind: type, path: Path) -> Any:
     value = content.get(key)
     if not isinstance(value, kind):
-        raise UserError(
-            f"{path}: expected {key.decode()} as {kind.__name__}, got {type(value).__name__}"
-        )
+        expected, got = (each.__name__.strip("_").lower() for each in (kind, type(value)))
+        raise UserError(f"{path}: expected {key.decode()} as {expected}, got {got}")
     return value
 
 
 def _part(content: dict, names: list[str], path: Path) -> Part:
-    rows = _field(content, b"data", np.ndarray, path)
+    rows = _field(content, b"data", _Array, path).values
     labels = _field(content, b"fine_labels", list, path)
     files = _field(content, b"filenames", list, path)
     expected = (len(labels), int(np.prod(_SHAPE)))
