@@ -76,7 +76,7 @@ def load_weights(model: keras.Model, path: Path) -> None:
     """
     try:
         model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError: HDF5's
         raise UserError(
             f"{path}: no weights of this network in it ({str(error)[:200]}); "
             "delete it and run dvc repro"

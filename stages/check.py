@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages import files, params
+from stages import params
 from stages.codes import BESIDE
 from stages.command import UserError, run
+from stages.results import read_metrics
 
 _FIGURE = {"oneshot": "accuracy", "retrieval": "mean_average_precision"}
 
@@ -44,8 +45,11 @@ def not_beaten(figures: dict, measure: str, beat: list[str]) -> Iterator[str]:
                     yield f"{name}: {_interval(row, measure)} does not clear chance {chance}"
         name, best = max(scored, key=lambda scored_row: scored_row[1][measure])
         for baseline in (key for key in beat if key != "chance"):
-            found = max(row[measure] for _, row in rows(figures[baseline], baseline))
-            if best["ci95_low"] <= found:
+            others = rows(figures.get(baseline, {}), baseline)
+            found = max((row[measure] for _, row in others), default=None)
+            if found is None:
+                yield f"{name}: no figures of {baseline} beside it; run dvc repro"
+            elif best["ci95_low"] <= found:
                 yield f"{name}: {_interval(best, measure)} does not clear {baseline} {found}"
 
 
@@ -79,10 +83,7 @@ def main() -> None:
     failures, passed = [], 0
     for name, experiment in settings.experiments.items():
         folder = Path("metrics", experiment.dataset, name)
-        metrics = {
-            stem: files.read_json(folder / f"{stem}.json")
-            for stem in ("network", "oneshot", "retrieval")
-        }
+        metrics = {stem: read_metrics(folder, stem) for stem in ("network", "oneshot", "retrieval")}
         chosen = settings.check[name]
         sets = {f"oneshot/{key}": (value, "oneshot") for key, value in metrics["oneshot"].items()}
         sets["retrieval"] = (metrics["retrieval"], "retrieval")

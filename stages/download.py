@@ -3,7 +3,8 @@
 An archive is identified by its digest, never by where it came from: a mirror that a person names
 in NEURAL_CODES_MIRROR (a folder or an http(s) URL) is tried before the sources in params.yaml.
 What an interrupted run has received is kept in .resume, outside the outs that DVC deletes before
-a stage, and continued by the next run; data/raw/<dataset> appears when every archive is right.
+a stage, and continued by the next run; data/raw/<dataset> appears when every archive is right, and
+`prepare` removes what was kept.
 """
 
 import hashlib
@@ -21,7 +22,6 @@ from stages import files, params
 from stages.command import UserError, run
 
 MIRROR = "NEURAL_CODES_MIRROR"
-RESUME = Path(".resume/download")
 CHUNK = 64 * 1024  # bytes; about a second of the slowest host, which is what a cut may lose
 TIMEOUT = (10, 60)  # seconds to connect, and without a byte before a connection counts as cut
 ATTEMPTS = 4  # in a row without a byte gained, before a source is given up
@@ -207,7 +207,7 @@ def fetch(
     Raises:
         UserError: when none of them gives the archive.
     """
-    resume = RESUME / f"{_short(*accepted)}-{name}"  # holds one partial file for each place
+    resume = files.state_folder("download", name, _short(*accepted))  # a file for each place
     resume.mkdir(parents=True, exist_ok=True)
     for partial in sorted(resume.iterdir()):
         if _sha256(partial) in accepted:
@@ -261,11 +261,21 @@ def fetch_all(
     with files.replacing(folder) as partial:
         partial.mkdir()
         for name, archive in archives.items():
-            shutil.move(archive, partial / name)
+            link(archive, partial / name)
         found = {name: _sha256(partial / name) for name in archives}
         files.write_json(partial / "archives.json", found)
     for archive in archives.values():
-        shutil.rmtree(archive.parent)
+        for other in archive.parent.iterdir():
+            if other != archive:  # what came of it from places that did not give it all
+                other.unlink()
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, or a copy where a file system knows one name only."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _size(path: Path) -> int:

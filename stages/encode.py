@@ -169,6 +169,7 @@ def main(name: str) -> None:
         Path("metrics", experiment.dataset, name, "network.json"),
         {"parameters": parameters, "seen": figures},
     )
+    files.forget_states("train", name)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,27 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def state_folder(stage: str, name: str, digest: str) -> Path:
+    """Return where a stage keeps unfinished work, outside the outs that DVC removes before it.
+
+    It stays until the next stage has read what came of it: DVC then has it, too. A stage that is
+    killed, or whose DVC is, loses nothing whenever that happens.
+
+    Args:
+        stage: that works.
+        name: at what.
+        digest: 16 hexadecimal digits, of all that the work depends on: what changes has another
+            place.
+    """
+    return Path(".resume", f"{stage}-{name}-{digest}")
+
+
+def forget_states(stage: str, name: str) -> None:
+    """Remove what a stage kept of its work at `name`, finished or not."""
+    for state in Path(".resume").glob(state_folder(stage, name, "[0-9a-f]" * 16).name):
+        shutil.rmtree(state)
+
+
 def read_array(path: str | Path, *, dtype: str, dimensions: int) -> np.ndarray:
     """Return the array of a .npy file, memory-mapped read-only.
 
@@ -162,6 +183,21 @@ def read_json(path: str | Path) -> Any:
         raise UserError(
             f"{path}: damaged JSON file ({error}); delete it and run dvc repro"
         ) from None
+
+
+def read_classes(dataset: str) -> dict[str, list[str]]:
+    """Return the names of the classes of a dataset: `seen` and `unseen` ones, in order.
+
+    Raises:
+        UserError: when the file is missing or holds something else.
+    """
+    path = Path("data/arrays", dataset, "classes.json")
+    match read_json(path):
+        case {"seen": list(seen), "unseen": list(unseen)} as names if all(
+            isinstance(name, str) for name in seen + unseen
+        ):
+            return names
+    raise UserError(f"{path}: expected names of seen and unseen classes; delete it, run dvc repro")
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -62,7 +62,7 @@ def nearest_grids(
         UserError: for files that are missing or damaged.
     """
     unseen = files.read_splits(dataset)["unseen"]
-    names = files.read_json(Path("data/arrays", dataset, "classes.json"))["unseen"]
+    names = files.read_classes(dataset)["unseen"]
     in_turn = np.arange(unseen.shape[0] * unseen.shape[1]).reshape(unseen.shape[:2]).T.ravel()
     queries = in_turn[: chosen.queries]
     for layer in layers:

@@ -109,6 +109,8 @@ def main(dataset: str) -> None:
             files.write_array(folder / f"{name}.npy", array)
             print(f"{dataset}: {name} {' x '.join(map(str, array.shape))}")
         files.write_json(folder / "classes.json", classes)
+    for archive in settings.digests:
+        files.forget_states("download", archive)
 
 
 if __name__ == "__main__":

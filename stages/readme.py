@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stages import files, params, questions
 from stages.command import UserError, run
-from stages.results import label, percent, points, read_results
+from stages.results import label, percent, points, read_metrics, read_results
 
 _BEGIN, _END = "<!-- results: python -m stages.readme -->\n", "<!-- end of results -->\n"
 _HEAD = (
@@ -34,10 +34,10 @@ def table(settings: params.Params) -> str:
         if name in varied:
             continue
         folder = Path("metrics", experiment.dataset, name)
-        network = files.read_json(folder / "network.json")
+        network = read_metrics(folder, "network")
         first = [name, f"{network['parameters']:,}", _seen(network["seen"]["test"])]
-        oneshot = files.read_json(folder / "oneshot.json")
-        retrieval = files.read_json(folder / "retrieval.json")
+        oneshot = read_metrics(folder, "oneshot")
+        retrieval = read_metrics(folder, "retrieval")
         measured = [(f"{_words(each)} one-shot", "accuracy", oneshot[each]) for each in oneshot]
         measured.append(("retrieval, mAP", "mean_average_precision", retrieval))
         for layer in experiment.codes.layers:
@@ -82,6 +82,8 @@ def _seen(figures: dict[str, float]) -> str:
 
 
 def _cells(figures: dict, layer: str, measure: str) -> Iterator[str]:
+    if not figures.keys() >= {layer, "pixels", "untrained"} or layer not in figures["untrained"]:
+        raise UserError(f"metrics: no figures of {layer}, pixels and untrained; run dvc repro")
     distance, best = max(figures[layer].items(), key=lambda row: row[1][measure])
     yield label(distance)
     low, high = percent(best["ci95_low"]), percent(best["ci95_high"])

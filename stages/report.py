@@ -264,7 +264,7 @@ def main(dataset: str) -> None:
     results = read_results(dataset)
     arrays = files.read_splits(dataset)
     unseen, labels = arrays["unseen"], files.labels_of(arrays["unseen"])
-    names = files.read_json(Path("data/arrays", dataset, "classes.json"))
+    names = files.read_classes(dataset)
     tasks = files.read_tasks(dataset)
     oneshot, retrieval = sections(results)
     # Looked at closely is the set with the most ways, the first of such.

@@ -2,13 +2,15 @@
 
 import csv
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import pydantic
 
 from stages import codes, files
+from stages.command import UserError
 
 _LABELS = {
     "l2": "L2",
@@ -21,6 +23,73 @@ _LABELS = {
     "precision_at_5": "precision@5",
     "r_precision": "R-precision",
     "mean_average_precision_at_r": "mAP@R",
+}
+
+
+Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
+
+
+class _Metrics(pydantic.BaseModel):
+    """Part of a metrics file: the keys that there must be, and of what type all others are."""
+
+    model_config = pydantic.ConfigDict(extra="allow", strict=True)
+
+
+class _Figures(_Metrics):
+    ci95_low: Finite
+    ci95_high: Finite
+    __pydantic_extra__: dict[str, Finite]
+
+
+class _Accuracy(_Figures):
+    accuracy: Finite
+
+
+class _Precision(_Figures):
+    mean_average_precision: Finite
+
+
+class _OneShot(_Metrics):
+    chance: Finite
+    tasks: int
+    pixels: dict[str, _Accuracy] = {}
+    untrained: dict[str, dict[str, _Accuracy]] = {}
+    __pydantic_extra__: dict[str, dict[str, _Accuracy]]
+
+
+class _Retrieval(_Metrics):
+    chance: Finite
+    queries: int
+    pixels: dict[str, _Precision] = {}
+    untrained: dict[str, dict[str, _Precision]] = {}
+    pca: dict[str, dict[Annotated[str, pydantic.Field(pattern="^[1-9][0-9]*$")],
+                        dict[str, _Precision]]] = {}  # fmt: skip
+    __pydantic_extra__: dict[str, dict[str, _Precision]]
+
+
+class _Seen(_Metrics):
+    test: dict[str, Finite]
+    __pydantic_extra__: dict[str, dict[str, Finite]]
+
+
+class _Network(_Metrics):
+    parameters: int
+    seen: _Seen
+
+
+class _Run(_Metrics):
+    epochs: int
+    seconds: Finite
+    images_per_second: int
+    device: str
+    versions: dict[str, str]
+
+
+_PARTS = {
+    "network": pydantic.TypeAdapter(_Network),
+    "run": pydantic.TypeAdapter(_Run),
+    "oneshot": pydantic.TypeAdapter(dict[str, _OneShot]),
+    "retrieval": pydantic.TypeAdapter(_Retrieval),
 }
 
 
@@ -62,31 +131,79 @@ def read_results(dataset: str) -> dict[str, dict[str, Any]]:
     results = {}
     for folder in sorted(path for path in Path("metrics", dataset).glob("*") if path.is_dir()):
         results[folder.name] = {"history": read_history(folder / "history.csv")}
-        for part in ("ways", "recall"):
-            results[folder.name][part] = read_courses(folder / f"{part}.csv")
-        for part in ("network", "run", "oneshot", "retrieval"):
-            path = folder / f"{part}.json"
-            results[folder.name][part] = files.read_json(path) if path.exists() else None
+        for x, y in (("ways", "accuracy"), ("recall", "precision")):
+            results[folder.name][x] = read_courses(folder / f"{x}.csv", x, y)
+        for part in _PARTS:
+            there = (folder / f"{part}.json").exists()
+            results[folder.name][part] = read_metrics(folder, part) if there else None
     return results
+
+
+def read_metrics(folder: Path, part: str) -> dict[str, Any]:
+    """Return the content of a metrics file of an experiment.
+
+    Args:
+        folder: of the experiment, metrics/<dataset>/<experiment>.
+        part: `network`, `run`, `oneshot` or `retrieval`.
+
+    Raises:
+        UserError: for a file that is missing, no JSON, or without the figures that it should have.
+    """
+    path = folder / f"{part}.json"
+    content = files.read_json(path)
+    try:
+        _PARTS[part].validate_python(content)
+    except pydantic.ValidationError as error:
+        problem = error.errors()[0]
+        place = "/".join(map(str, problem["loc"])) or "all of it"
+        raise UserError(f"{path}: {place}: {problem['msg']}; delete it and run dvc repro") from None
+    return content
 
 
 def read_history(path: Path) -> list[dict[str, float]] | None:
     """Return the rows of history.csv, one an epoch, or None without any."""
-    if not path.exists():
-        return None
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{key: float(row[key] or math.nan) for key in row} for row in rows] or None
+    return [
+        {name: float(value or math.nan) for name, value in row.items()}
+        for row in _read_table(path, "epoch", "loss")
+    ] or None
 
 
-def read_courses(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Return the points of each series of ways.csv or recall.csv; none without the file."""
+def read_courses(path: Path, x: str, y: str) -> dict[str, list[tuple[float, float]]]:
+    """Return the points of each series of a CSV file by two of its columns; none without it."""
     courses: dict[str, list[tuple[float, float]]] = {}
-    if path.exists():
-        with open(path, encoding="utf-8", newline="") as file:
-            for series, x, y, *_ in itertools.islice(csv.reader(file), 1, None):
-                courses.setdefault(series, []).append((float(x), float(y)))
+    for row in _read_table(path, "series", x, y):
+        courses.setdefault(row["series"], []).append((float(row[x]), float(row[y])))
     return courses
+
+
+def _read_table(path: Path, *columns: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV file by the names of its columns; none without the file.
+
+    Args:
+        path: the file.
+        columns: that there must be among others; all but a `series` hold numbers, or nothing.
+
+    Raises:
+        UserError: for a file that is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        names, *rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines(), strict=True))
+        table = [dict(zip(names, row, strict=True)) for row in rows]
+        if not set(columns) <= set(names) or len(set(names)) < len(names):
+            raise ValueError(f"expected columns, {' and '.join(columns)} among them, got {names}")
+        for row in table:
+            if not row.get("series", "").isprintable():
+                raise ValueError(f"{row['series']!r} is no name")
+            for value in (value for name, value in row.items() if name != "series" and value):
+                if not math.isfinite(float(value)):
+                    raise ValueError(f"{value} is no figure")
+    except (ValueError, csv.Error) as error:
+        raise UserError(
+            f"{path}: damaged CSV file ({str(error)[:200]}); delete it and run dvc repro"
+        ) from None
+    return table
 
 
 def rows_of(scores: dict[str, dict]) -> Iterator[Row]:

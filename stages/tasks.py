@@ -25,7 +25,7 @@ def main(dataset: str) -> None:
     settings = params.load().dataset(dataset).tasks
     arrays = Path("data/arrays", dataset)
     images = files.read_splits(dataset)["unseen"]
-    groups = groups_of(files.read_json(arrays / "classes.json")["unseen"])
+    groups = groups_of(files.read_classes(dataset)["unseen"])
     with files.replacing(Path("data/tasks", dataset)) as folder:
         for name, chosen in settings.sets.items():
             if chosen.draw == "fixed":

@@ -4,7 +4,8 @@ data/arrays/<dataset>  ->  data/models/<dataset>/<experiment>.weights.h5, and in
 metrics/<dataset>/<experiment>: history.csv (a row an epoch) and run.json (seconds, device).
 
 After each epoch the state is kept under .resume/, so that a killed run goes on from there and
-ends with the same bytes: everything random is drawn anew each epoch from (seed, epoch).
+ends with the same bytes: everything random is drawn anew each epoch from (seed, epoch). The last
+state stays until `encode` has read the weights: by then DVC has them, too.
 """
 
 import collections
@@ -13,7 +14,6 @@ import hashlib
 import importlib
 import io
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -268,7 +268,7 @@ def resume_folder(name: str, experiment: params.Experiment, seed: int, images: n
     for module in code:
         digest.update((Path(__file__).parent / module).read_bytes())
     digest.update(images)
-    return Path(".resume", f"train-{name}-{digest.hexdigest()[:16]}")
+    return files.state_folder("train", name, digest.hexdigest()[:16])
 
 
 def as_csv(history: list[dict[str, float]]) -> str:
@@ -307,7 +307,6 @@ def main(name: str) -> None:
             **backend.description(),
         },
     )
-    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

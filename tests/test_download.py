@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import shutil
 import socket
 import threading
 import types
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import download
+from stages import download, files
 from stages.command import UserError
 
 NAME = "archive.tar.gz"
@@ -111,13 +112,18 @@ def assert_nothing_made():
     assert not Path("data").exists()
 
 
-def partials():
+def kept():
     return [path for path in Path(".resume").rglob("*") if path.is_file()]
+
+
+def partials():
+    """Return what is kept of unfinished archives: a finished one has a second name."""
+    return [path for path in kept() if path.stat().st_nlink == 1]
 
 
 def keep_partial(url, content):
     """Leave `content` as a run that was killed would have."""
-    folder = download.RESUME / f"{download._short(sha256(ARCHIVE))}-{NAME}"
+    folder = files.state_folder("download", NAME, download._short(sha256(ARCHIVE)))
     folder.mkdir(parents=True)
     (folder / download._short(url)).write_bytes(content)
 
@@ -352,6 +358,17 @@ def test_finished_archive_of_several_is_not_fetched_again(server):
     assert partials() == []
 
 
+def test_an_archive_that_dvc_removes_before_it_has_saved_it_is_not_fetched_again(server, url):
+    server.answers[f"/{NAME}"] = [whole(ARCHIVE)]
+    for _ in range(2):  # killed after the stage, DVC runs it again, and removes its outs before
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        fetch(url)
+        assert fetched() == {NAME: ARCHIVE}
+    assert len(server.asked) == 1
+    files.forget_states("download", NAME)  # as `prepare` does
+    assert kept() == []
+
+
 @pytest.mark.parametrize(("error", "reason"), [(-1, "wrong content"), (1, "IncompleteRead")])
 def test_wrong_content_length(server, url, error, reason):
     server.answers[f"/{NAME}"] = [whole(ARCHIVE, length=len(ARCHIVE) + error)]
@@ -384,6 +401,7 @@ def test_a_log_gets_lines_and_a_terminal_a_bar(server, url, capsys, monkeypatch)
         f"{NAME}: 300,000 bytes, digest right",
     ]
     assert written.err == ""
+    files.forget_states("download", NAME)
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr("sys.stderr", terminal)
@@ -397,7 +415,7 @@ def test_full_disk_leaves_nothing(server, url, monkeypatch):
     def full(*_):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(download.shutil, "move", full)
+    monkeypatch.setattr(download.files, "write_json", full)
     with pytest.raises(OSError, match="No space left"):
         fetch(url)
     assert [path for path in Path("data").rglob("*") if path.is_file()] == []

@@ -3,8 +3,10 @@
 import csv
 import json
 import math
+import random
 from pathlib import Path
 
+import mutations
 import numpy as np
 import PIL.Image
 import pytest
@@ -329,6 +331,57 @@ def test_a_damaged_file_between_stages_is_one_line(project, stage, name, file, c
         path.write_bytes(whole)
     assert "\n" not in str(error.value)
     assert before == {each: each.read_bytes() for each in Path("metrics").rglob("*.json")}
+
+
+FOLDER = "metrics/digits/digits-siamese"
+READ = [
+    (tasks, "digits", "data/arrays/digits/classes.json", 15),
+    (tasks, "digits", "data/arrays/digits/unseen.npy", 15),
+    (encode, "digits-siamese", "data/models/digits/digits-siamese.weights.h5", 25),
+    (oneshot, "digits-siamese", "data/tasks/digits/5-way.npy", 20),
+    (oneshot, "digits-siamese", f"{CODES}/head.npy", 20),
+    (oneshot, "digits-siamese", f"{CODES}/trained/neural_codes.seen.npy", 20),
+    (retrieval, "digits-siamese", f"{CODES}/trained/neural_codes.npy", 10),
+    *((check, None, f"{FOLDER}/{part}.json", 20) for part in ("network", "oneshot", "retrieval")),
+    *((report, "digits", f"{FOLDER}/{part}.csv", 8) for part in ("history", "ways", "recall")),
+    *((report, "digits", f"{FOLDER}/{part}.json", 8) for part in ("network", "run", "retrieval")),
+]
+
+
+@pytest.mark.parametrize(("stage", "name", "file", "count"), READ, ids=str)
+def test_mutated_files_between_stages_are_read_or_refused_in_one_line(
+    project, stage, name, file, count, capsys
+):
+    del project
+    path, rng = Path(file), random.Random(file)
+    whole = path.read_bytes()
+    kept = {each: each.read_bytes() for top in ("metrics", "data") for each in files_below(top)}
+    for _ in range(count):
+        # Half of the damages are in the first bytes, where a file says what it is.
+        cut = rng.choice([len(whole), min(len(whole), 160)])
+        path.write_bytes(rng.choice(mutations.OF_BYTES)(rng, whole[:cut]) + whole[cut:])
+        damaged = path.read_bytes()
+        try:
+            stage.main(*[name] * (name is not None))
+        except UserError as error:
+            assert file in str(error) or "data/" in str(error)
+            assert "\n" not in str(error)
+            changed = {each for each in kept if each.read_bytes() != kept[each]}
+            assert changed <= {path}
+        except SystemExit as stopped:
+            assert stage is check  # whose figures do not clear what they must
+            assert stopped.code == 1
+            assert "Traceback" not in capsys.readouterr().err
+        finally:
+            assert path.read_bytes() == damaged or stage is not check
+            for each, content in kept.items():
+                if not each.exists() or each.read_bytes() != content:
+                    each.parent.mkdir(parents=True, exist_ok=True)
+                    each.write_bytes(content)
+
+
+def files_below(folder):
+    return [path for path in Path(folder).rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("stage", [oneshot, retrieval])

@@ -1,11 +1,12 @@
 """Training: the same bytes again, whole or in pieces; early stopping; a loss that is no number."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stages import backend, params, train
+from stages import backend, files, params, train
 from stages.backend import keras
 from stages.command import UserError
 from stages.optimizers import learning_rates
@@ -64,6 +65,32 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(system, tmp_path, mon
         fit(chosen, tmp_path / "parts")
     monkeypatch.undo()
     assert fit(chosen, tmp_path / "parts") == whole
+
+
+def test_a_finished_training_that_dvc_has_not_saved_is_not_repeated(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = PARAMS.model_copy(
+        update={"experiments": {"x": experiment("digits-siamese", objective=SIAMESE)}}
+    )
+    monkeypatch.setattr(params, "load", lambda: settings)
+    for split in ("seen_train", "seen_test", "unseen"):
+        files.write_array(f"data/arrays/digits/{split}.npy", images())
+
+    def made():
+        return {path: path.read_bytes() for path in tmp_path.rglob("*x*") if path.is_file()}
+
+    keras.backend.clear_session()
+    train.main("x")
+    weights = made()
+    shutil.rmtree("data/models")  # killed after the stage, DVC runs it again
+    monkeypatch.setattr(train, "one_pass", None)  # not one epoch of it
+    keras.backend.clear_session()
+    train.main("x")
+    assert made() == weights
+    files.forget_states("train", "other")
+    assert list(Path(".resume").iterdir())
+    files.forget_states("train", "x")  # as `encode` does
+    assert not list(Path(".resume").iterdir())
 
 
 def test_another_seed_gives_other_weights(tmp_path):
