@@ -1,4 +1,4 @@
-"""The licence of everything that the pipeline needs: `python -m tests.licences` writes the table.
+"""The licence of everything that the pipeline needs: `python tests/licences.py` writes the table.
 
 docs/licences.md holds what was found on the machines where this was run: rows of another platform
 stay. Licences are those that a distribution names itself; where it is silent or vague, `READ` says
@@ -6,11 +6,10 @@ what its files say.
 """
 
 import re
-import tomllib
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import Distribution
 from pathlib import Path
 
-from packaging.requirements import Requirement
+import pins
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +59,7 @@ _TEXT = """# Licences
 
 What the pipeline needs, directly or not, with the extra `s3`. This project itself is under the MIT
 licence, and holds none of these: pip fetches each from where it is published. The table is written
-by `python -m tests.licences`; tests/test_committed.py compares it with what is installed.
+by `python tests/licences.py`; tests/test_committed.py compares it with what is installed.
 
 | distribution | licence |
 |---|---|
@@ -77,32 +76,6 @@ Extras that are tools beside the pipeline: `benchmarks` (faiss-cpu and pytorch-m
 MIT, torchmetrics under Apache-2.0, torch under BSD-3-Clause and others as free) and `gpu` bring, on
 Linux, libraries of NVIDIA under its own licence, which is not a free one. `test` is for tests.
 """
-
-
-def needed() -> dict[str, Distribution]:
-    """Return by name the installed distributions that pyproject.toml asks for, directly or not."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    asked = project["dependencies"] + [each for extra in EXTRAS for each in extras.get(extra, [])]
-    found, known, new = {}, set(), [Requirement(each) for each in asked]
-    while new:
-        requirement = new.pop()
-        name = canonicalize_name(requirement.name)
-        key = (name, frozenset(requirement.extras))
-        if key in known:
-            continue
-        known.add(key)
-        try:
-            found[name] = distribution(requirement.name)
-        except PackageNotFoundError:  # of an extra that was not asked for
-            continue
-        for line in found[name].requires or []:
-            inner = Requirement(line)
-            if inner.marker is None or any(
-                inner.marker.evaluate({"extra": extra}) for extra in ("", *requirement.extras)
-            ):
-                new.append(inner)
-    return found
 
 
 def names(licence: str) -> set[str]:
@@ -155,7 +128,7 @@ def render(rows: dict[str, str]) -> str:
 
 def main() -> None:
     """Write the table, with the rows that it had."""
-    here = {name: licence_of(found) or "not known" for name, found in needed().items()}
+    here = {name: licence_of(found) or "not known" for name, found in pins.needed(EXTRAS).items()}
     elsewhere = {"pywin32": READ["pywin32"], "tzdata": "Apache-2.0"}  # on Windows
     TABLE.write_text(render(elsewhere | read() | here), encoding="utf-8")
 

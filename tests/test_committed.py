@@ -5,16 +5,21 @@ that refuses too much is answered in `ALLOWED`, with a reason.
 """
 
 import getpass
+import json
 import re
 import socket
 import subprocess
+import tomllib
 from importlib.metadata import Distribution
 from pathlib import Path
 
 import licences
 import PIL.Image
 import PIL.PngImagePlugin
+import pins
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 IMAGES = {".gif", ".jpeg", ".jpg", ".png", ".webp"}
@@ -210,19 +215,42 @@ def test_what_a_drawn_image_says_is_found(tmp_path, key):
     assert described(tmp_path / "drawn.png") == {key: "ann"}
 
 
+# Versions
+
+
+def test_every_distribution_is_pinned_within_its_bounds():
+    pinned = pins.read()
+    assert not pins.needed(pins.EXTRAS).keys() - pinned.keys(), "run python tests/pins.py"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = project["dependencies"] + project["optional-dependencies"]["test"]
+    for requirement in map(Requirement, asked):
+        version = pinned[canonicalize_name(requirement.name)]
+        assert version in requirement.specifier, f"{requirement}: {version} is pinned"
+
+
+def test_the_pinned_versions_made_the_committed_figures():
+    pinned, runs = pins.read(), list(ROOT.glob("metrics/*/*/run.json"))
+    assert runs
+    for path in runs:
+        made_by = json.loads(path.read_text(encoding="utf-8"))["versions"]
+        found = {name: made_by[name] for name in ("keras", "numpy", "tensorflow")}
+        assert found == {name: pinned[name] for name in found}, path
+
+
 # Licences
 
 
 def test_every_licence_is_known_and_in_the_table():
-    needed, table = licences.needed(), licences.read()
+    needed, table = pins.needed(licences.EXTRAS), licences.read()
     assert {"dvc", "keras", "numpy", "tensorflow"} < needed.keys()
     silent = {name for name, found in needed.items() if licences.licence_of(found) is None}
     assert not silent, "read their files, and add them to READ in tests/licences.py"
-    assert not needed.keys() - table.keys(), "run python -m tests.licences"
+    assert not needed.keys() - table.keys(), "run python tests/licences.py"
 
 
 def test_no_licence_binds_this_project():
-    here = {name: licences.licence_of(found) for name, found in licences.needed().items()}
+    found = pins.needed(licences.EXTRAS)
+    here = {name: licences.licence_of(each) for name, each in found.items()}
     for name, licence in (*licences.read().items(), *here.items()):
         allowed = licences.FREE | (licences.NOTED if name in licences.NOTES else set())
         assert licences.names(licence) <= allowed, f"{name}: {licence}"
