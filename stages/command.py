@@ -5,8 +5,12 @@ archive, a full disk) ends as one line on standard error and exit code 1, withou
 A traceback is left for what only a programmer can mend.
 """
 
+import re
 import sys
 from collections.abc import Callable
+
+# Each backend says by an exception of its own that a device has no memory left.
+_DEVICE_IS_FULL = re.compile("OOM when allocating|RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)
 
 
 class UserError(Exception):
@@ -21,8 +25,8 @@ def run(stage: Callable[..., None]) -> None:
 
     Raises:
         SystemExit: with code 1 and one line for a `UserError`, an `OSError` (full disk, missing
-            or unreadable file) or exhausted memory, 2 for a wrong number of words, 130 when
-            interrupted.
+            or unreadable file) or exhausted memory, of the machine or a device, 2 for a wrong
+            number of words, 130 when interrupted.
     """
     module = sys.modules[stage.__module__].__spec__.name
     expected = stage.__code__.co_varnames[: stage.__code__.co_argcount]
@@ -41,6 +45,13 @@ def run(stage: Callable[..., None]) -> None:
     except KeyboardInterrupt:
         print(f"{module}: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    except Exception as error:
+        if not _DEVICE_IS_FULL.search(str(error)):
+            raise
+        failure = (
+            f"out of memory on the device ({str(error).strip()[:150]}); lower training.batch or "
+            "codes.batch in params.yaml; the epochs that were finished are kept"
+        )
     else:
         return
     print(f"{' '.join([module, *words])}: {' '.join(failure.split())}", file=sys.stderr)
