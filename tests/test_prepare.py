@@ -14,7 +14,7 @@ from stages import files, params, prepare
 from stages.command import UserError
 from stages.readers import Contents, FixedTasks, Part, digits
 
-DATASETS = ["digits", "cifar100", "omniglot"]
+DATASETS = ["digits", "cifar100", "tinyimagenet", "omniglot"]
 
 
 @pytest.fixture(scope="module")
@@ -389,6 +389,7 @@ def test_the_same_bytes_come_out_of_an_archive_packed_in_another_order(project, 
     prepare.main(dataset)
     first = contents_of(Path("data/arrays"))
     archives.write_cifar100(Path("data/raw/cifar100"), packing=7)
+    archives.write_tinyimagenet(Path("data/raw/tinyimagenet"), packing=7)
     archives.write_omniglot(Path("data/raw/omniglot"), packing=7)
     prepare.main(dataset)
     assert contents_of(Path("data/arrays")) == first
