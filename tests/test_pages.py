@@ -46,8 +46,9 @@ def address(request, monkeypatch):
         ranked = json.loads((metrics / "retrieval.json").read_text())
         cut = {str(each): {"l2_normalised": pca(0.3), "whitened": pca(0.4)} for each in (16, 32)}
         write(metrics / "retrieval.json", ranked | {"pca": {"neural_codes": cut}})
-        for file, x in (("ways", "2"), ("recall", "0.5")):
-            write(metrics / f"{file}.csv", f"series,x,y\nneural_codes/l2,{x},0.9\npixels/l2,3,.4\n")
+        for file, y, x in (("ways", "accuracy", "2"), ("recall", "precision", "0.5")):
+            rows = f"neural_codes/l2,{x},0.9\npixels/l2,3,.4\n"
+            write(metrics / f"{file}.csv", f"series,{file},{y}\n{rows}")
     report.main("toy")
     index.main()
     return Path("reports", f"{request.param}.html").absolute().as_uri()
