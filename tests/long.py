@@ -50,17 +50,22 @@ def ran(part: str) -> tuple[bool, str]:
     )
 
 
+def put(part: str, section: str) -> None:
+    """Put a section in its place on the page."""
+    head, *others = re.split(r"(?m)^(?=## )", PAGE.read_text(encoding="utf-8"))
+    sections = {other.split()[1]: other for other in others} | {part: section}
+    text = "\n".join(sections[each].strip() + "\n" for each in PARTS if each in sections)
+    PAGE.write_text(f"{head}{text}", encoding="utf-8")
+
+
 def main(parts: list[str]) -> bool:
-    """Run parts, write their sections, and return whether all passed."""
-    head, *sections = re.split(r"(?m)^(?=## )", PAGE.read_text(encoding="utf-8"))
-    sections = {section.split()[1]: section for section in sections}
+    """Run parts, put what came of each on the page, and return whether all passed."""
     passed = []
     for part in parts:
-        good, sections[part] = ran(part)
+        good, section = ran(part)
         passed.append(good)
-        print(sections[part], flush=True)
-        text = "\n".join(sections[each].strip() + "\n" for each in PARTS if each in sections)
-        PAGE.write_text(f"{head}{text}", encoding="utf-8")
+        print(section, flush=True)
+        put(part, section)
     return all(passed)
 
 
