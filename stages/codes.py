@@ -108,8 +108,9 @@ def _codes_and_mean(*where: str) -> tuple[np.ndarray, np.ndarray]:
 def _head(folder: Path, name: str) -> tuple[np.ndarray, float]:
     if not (folder / "head.npy").exists():
         raise UserError(
-            f"params.yaml: experiments.{name}.oneshot.distances: this objective has no learned "
-            "distance; take 'learned' out"
+            f"{folder}/head.npy: no such file; where the objective learns a distance, run the "
+            "stage that makes it: dvc repro; where it has none, take 'learned' out of "
+            f"params.yaml: experiments.{name}.oneshot.distances"
         )
     head = files.read_array(folder / "head.npy", dtype="float32", dimensions=1)
     return head[:-1], float(head[-1])

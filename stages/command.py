@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 
 # Each backend says by an exception of its own that a device has no memory left.
-_DEVICE_IS_FULL = re.compile("OOM when allocating|RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)
+_DEVICE_IS_FULL = re.compile("(?i)(OOM when allocating|RESOURCE_EXHAUSTED|out of memory).{0,100}")
 
 
 class UserError(Exception):
@@ -46,10 +46,10 @@ def run(stage: Callable[..., None]) -> None:
         print(f"{module}: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
-        if not _DEVICE_IS_FULL.search(str(error)):
+        if not (found := _DEVICE_IS_FULL.search(str(error))):
             raise
         failure = (
-            f"out of memory on the device ({str(error).strip()[:150]}); lower training.batch or "
+            f"out of memory on the device ({found[0].strip()}); lower training.batch or "
             "codes.batch in params.yaml; the epochs that were finished are kept"
         )
     else:

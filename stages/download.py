@@ -132,8 +132,11 @@ def receive(url: str, partial: Path, accepted: list[str], session: requests.Sess
                 raise MismatchError(f"HTTP {status} for the bytes from {start:,} on")
             if status != 200 and not (start and status == 206):
                 raise SourceError(f"HTTP {status} {response.reason}")
-            start = start if status == 206 else 0  # 200: the server sends all of it again
             length = found.get("Content-Length", "")
+            kind = found.get("Content-Type", "no content type")
+            if length.isdecimal() and int(length) < start and kind.startswith("text/html"):
+                raise SourceError(f"a page of {length} bytes instead of the rest")  # a login?
+            start = start if status == 206 else 0  # 200: the server sends all of it again
             store(
                 # the bytes as sent: some servers declare a .tar.gz to be gzip-encoded
                 response.raw.stream(CHUNK, decode_content=False),
@@ -141,7 +144,7 @@ def receive(url: str, partial: Path, accepted: list[str], session: requests.Sess
                 accepted,
                 start=start,
                 total=start + int(length) if length.isdecimal() else None,
-                kind=found.get("Content-Type", "no content type"),
+                kind=kind,
             )
     except requests.RequestException as error:
         raise SourceError(_reason(error)) from None

@@ -36,6 +36,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         if partial.is_dir():
             _remove(path)
         os.replace(partial, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write to a full disk names no file
+        raise
     finally:
         _remove(partial)
 

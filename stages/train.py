@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import io
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -140,7 +141,7 @@ class Progress:
             {"history": self.history, "seconds": self.seconds, "images": self.images},
         )
         with files.replacing(state) as partial:
-            model.save_weights(partial)
+            save_weights(model, partial)
         kept = {self.weights(self.best()).name, state.name}
         for old in self.folder.glob("epoch-*.weights.h5"):
             if old.name not in kept:
@@ -227,6 +228,23 @@ def one_pass(step: Callable, batches: Batches, title: str) -> dict[str, float]:
     return {name: total / count for name, total in totals.items()}
 
 
+def save_weights(model: keras.Model, path: Path) -> None:
+    """Save a model's weights, and the optimizer's state where it has one.
+
+    The room is asked for before: on a full disk HDF5 ends Python by a signal.
+
+    Raises:
+        OSError: when the disk has no room for them.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    variables = [*model.variables, *(optimizer.variables if optimizer else [])]
+    room = sum(4 * math.prod(each.shape) + 4096 for each in variables)  # and HDF5's own pages
+    with open(path, "wb") as file:
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(file.fileno(), 0, room)
+    model.save_weights(path)
+
+
 def seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
     """Seed each dropout layer for an epoch, so that its draws do not depend on those before."""
     for index, layer in enumerate(model._flatten_layers()):
@@ -296,7 +314,7 @@ def main(name: str) -> None:
     metrics = Path("metrics", experiment.dataset, name)
     with files.replacing(Path("data/models", experiment.dataset, f"{name}.weights.h5")) as partial:
         # A new model around the same layers: without the optimizer's state, three times smaller.
-        keras.Model(objective.model.inputs, objective.model.outputs).save_weights(partial)
+        save_weights(keras.Model(objective.model.inputs, objective.model.outputs), partial)
     files.write_text(metrics / "history.csv", as_csv(progress.history))
     files.write_json(
         metrics / "run.json",

@@ -1,7 +1,8 @@
 """What goes wrong around a pipeline: full disks, lost files, spoilt caches, no memory, bad servers.
 
-A small project is run once; each test spoils a copy of it, and runs real processes there. A stage
-that fails ends in one line and leaves what was there. What DVC is said to do was found by trial.
+A small project is run once; what is tried spoils a copy of it, and runs real processes there. A
+stage that fails ends in one line and leaves what was there. What DVC is said to do was found by
+trial.
 """
 
 import collections
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,19 +45,12 @@ from test_download import (
 from stages import download
 from stages.command import UserError
 
-STAGES = ("download", "prepare", "tasks", "train", "encode", "oneshot", "retrieval", "report")
 OF_AN_EXPERIMENT = ("train", "encode", "oneshot", "retrieval")
 ENCODE, REPORT = f"encode@{EXPERIMENT}", f"report@{DATASET}"
-TRAINED_ON = f"data/arrays/{DATASET}/seen_train.npy"
-WEIGHTS = f"data/models/{DATASET}/{EXPERIMENT}.weights.h5"
-CODES = f"data/codes/{DATASET}/{EXPERIMENT}"
+IMAGES = f"data/arrays/{DATASET}/seen_train.npy"
 TASKS = f"data/tasks/{DATASET}"
+CODES = f"data/codes/{DATASET}/{EXPERIMENT}"
 LONGEST = 300  # seconds until a process that hangs is given up
-
-
-def awaiting(change: str) -> pytest.MarkDecorator:
-    """Mark what fails until something under stages/ is changed."""
-    return pytest.mark.xfail(strict=True, reason=f"awaits a change: {change}")
 
 
 # The project
@@ -73,10 +68,35 @@ def project(tmp_path_factory):
     return folder
 
 
+TRIED: dict[Callable, list] = {}
+
+
+def tried(*cases):
+    """Have a function of the project and of each case called, beside the tests."""
+
+    def note(function):
+        TRIED[function] = list(cases)
+        return function
+
+    return note
+
+
+@pytest.fixture(scope="module")
+def ended(project):
+    """Start everything that is tried, two at a time, and return how to get what came of it."""
+    pool = ThreadPoolExecutor(2)
+    coming = {
+        (function, case): pool.submit(function, project, case)
+        for function, cases in TRIED.items()
+        for case in cases
+    }
+    yield lambda function, case: coming[function, case].result()
+    pool.shutdown(cancel_futures=True)
+
+
 def copied(project: Path, name: str) -> Path:
     """Return a copy of the project, to be spoilt."""
-    folder = project.parent / "".join(each if each.isalnum() else "-" for each in name)
-    return Path(shutil.copytree(project, folder, symlinks=True))
+    return Path(shutil.copytree(project, project.parent / name.replace("/", "-"), symlinks=True))
 
 
 def around(folder: Path) -> dict[str, str]:
@@ -107,30 +127,33 @@ def command(name: str) -> list[str]:
     return [sys.executable, "-m", f"stages.{name}", what]
 
 
-def outs(folder: Path, name: str) -> list[Path]:
-    """Return the files that a stage made, by dvc.lock."""
-    locked = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-    [found] = [locked[each]["outs"] for each in locked if each.startswith(f"{name}@")]
-    tops = [folder / out["path"] for out in found]
-    below = [path for top in tops for path in (top.rglob("*") if top.is_dir() else [top])]
-    return [path for path in below if path.is_file()]
+def locked(folder: Path) -> dict[str, list[dict]]:
+    """Return the outputs of each stage, as dvc.lock has them."""
+    content = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))
+    return {name: stage["outs"] for name, stage in content["stages"].items()}
 
 
-def make_other(path: Path) -> None:
-    """Put other bytes into a file's place, by which it is seen whether they stay."""
-    path.unlink()
-    path.write_bytes(b"what was there before")
+def make_others(folder: Path, name: str) -> None:
+    """Put other bytes into the files that a stage made, by which it is seen whether they stay."""
+    [outs] = [outs for stage, outs in locked(folder).items() if stage.startswith(f"{name}@")]
+    for top in (folder / out["path"] for out in outs):
+        for path in files_below(top) if top.is_dir() else [top]:
+            path.unlink()
+            path.write_bytes(b"what was there before")
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def made(folder: Path) -> dict[str, str]:
-    """Return the digest of each file that any stage made; of a page, without the minute."""
-    found = [path for top in ("data", "metrics", "reports") for path in (folder / top).rglob("*")]
+    """Return the digest of each file that any stage made; of a page, without its minute."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(
             re.sub(rb"<dt>made</dt><dd>[^<]*", b"", path.read_bytes())
         ).hexdigest()
-        for path in found
-        if path.is_file()
+        for top in ("data", "metrics", "reports")
+        for path in files_below(folder / top)
     }
 
 
@@ -147,6 +170,13 @@ def half_written(folder: Path) -> list[Path]:
     return list(folder.rglob("*partial*"))
 
 
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def assert_one_line(done: subprocess.CompletedProcess, *words: str) -> None:
     """Check that a stage ended as what a person can mend does."""
     lines = done.stderr.splitlines()
@@ -156,11 +186,10 @@ def assert_one_line(done: subprocess.CompletedProcess, *words: str) -> None:
         assert word in lines[0]
 
 
-@contextlib.contextmanager
-def two_at_a_time(function, cases):
-    """Yield by case what a function of it will have returned."""
-    with ThreadPoolExecutor(2) as pool:
-        yield {case: pool.submit(function, case) for case in cases}
+def assert_done(done: subprocess.CompletedProcess, expected: str = "") -> None:
+    """Check that a command ended well, and that it printed something."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert expected in done.stdout
 
 
 # A full disk, and one that is read-only
@@ -170,91 +199,78 @@ UNSHARED = ("unshare", *(() if os.geteuid() == 0 else ("--user", "--map-root-use
 FULL = """
 mount -t tmpfs -o "size=$1" none data && cp -a kept/. data || exit 99
 shift
-"$@" 2>said; echo $? >code
+"$@"
+code=$?
 cp -a data full
-mount -o remount,size=64m data && "$@" && cp -a data roomy
+exit $code
 """
 READ_ONLY = 'mount --bind . . && mount -o remount,bind,ro . && cd "$PWD" && exec "$@"'
+STAGES = ("download", "prepare", "tasks", "encode", "oneshot", "retrieval", "report")  # and train
 
-Full = collections.namedtuple("Full", ["before", "failed", "after", "left", "again", "end"])
+Full = collections.namedtuple("Full", ["failed", "before", "after", "left", "again", "end"])
+
+
+@tried(*STAGES)
+def on_a_full_disk(project, name):
+    """Run a stage where no file can have more than 512 bytes, then without the limit."""
+    folder = copied(project, f"full-{name}")
+    make_others(folder, name)
+    before = made(folder)
+    failed = ran(folder, *LIMITED, *command(name))
+    after, left = made(folder), half_written(folder)
+    again = ran(folder, *command(name))
+    return Full(failed, before, after, left, again, made(folder))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_full_disk_is_one_line_and_changes_nothing(ended, name):
+    """By a limit of the size of a file, which fails a write as a full disk does."""
+    found = ended(on_a_full_disk, name)
+    assert_one_line(found.failed, "File too large")
+    assert found.after == found.before
+    assert found.left == []
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_when_there_is_room_again_the_stage_makes_the_same(project, ended, name):
+    found = ended(on_a_full_disk, name)
+    assert_done(found.again)
+    assert differing(found.end, made(project)) == []
 
 
 @functools.cache
 def may_mount() -> bool:
-    """Return whether a mount is allowed, which ends with the process that makes it."""
-    words = [*UNSHARED, "mount", "-t", "tmpfs", "none", "/tmp"]
+    """Return whether a process may mount what is seen by it alone, and is gone with it."""
     try:
+        words = [*UNSHARED, "mount", "-t", "tmpfs", "none", "/tmp"]
         return subprocess.run(words, capture_output=True).returncode == 0
     except FileNotFoundError:
         return False
 
 
-@pytest.fixture(scope="module")
-def full(project):
-    """Run each stage where no file can have more than 512 bytes, then without the limit."""
-
-    def on_a_full_disk(name: str) -> Full:
-        folder = copied(project, f"full-{name}")
-        for path in outs(folder, name):
-            make_other(path)
-        before = made(folder)
-        failed = ran(folder, *LIMITED, *command(name))
-        after, left = made(folder), half_written(folder)
-        again = ran(folder, *command(name))
-        return Full(before, failed, after, left, again, made(folder))
-
-    with two_at_a_time(on_a_full_disk, STAGES) as coming:
-        yield coming
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(each, marks=[awaiting("HDF5 crashes")] if each == "train" else [])
-        for each in STAGES
-    ],
-)
-def test_a_full_disk_is_one_line(full, name):
-    """By a limit of the size of a file, which ends a write as a full disk does.
-
-    Training writes by HDF5, which tells of it in its own lines as well, and ends Python by SIGSEGV.
-    """
-    assert_one_line(full[name].result().failed, "File too large")
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_a_full_disk_changes_nothing_and_with_room_the_stage_works(project, full, name):
-    found = full[name].result()
-    assert found.failed.returncode != 0
-    assert found.after == found.before
-    assert found.left == []
-    assert found.again.returncode == 0, found.again.stderr
-    assert differing(found.end, made(project)) == []
-
-
-@pytest.mark.parametrize("name", ["prepare", "encode"])
-def test_a_full_file_system_is_one_line_and_changes_nothing(project, name):
+@tried("prepare", "encode")
+def on_a_full_file_system(project, name):
+    """Run a stage where data/ is a file system that has 80 KiB left."""
     if not may_mount():
         pytest.skip("mounts are refused here")
     folder = copied(project, f"tmpfs-{name}")
-    for path in outs(folder, name):
-        if "data" in path.parts:
-            make_other(path)
-    shutil.copytree(folder / "data", folder / "kept")
-    pages = sum(-(-path.stat().st_size // 4096) for path in (folder / "kept").rglob("*.*"))
-    room = f"{4 * (pages + 20)}k"
-    done = ran(folder, *UNSHARED, "sh", "-c", FULL, "sh", room, *command(name))
-    assert done.returncode == 0, done.stderr
-    said, code = ((folder / each).read_text(encoding="utf-8") for each in ("said", "code"))
-    failed = subprocess.CompletedProcess(command(name), int(code), stderr=said)
-    assert_one_line(failed, "No space left on device")
-
-    def of(top):
-        return {path.relative_to(top): path.read_bytes() for path in top.rglob("*.*")}
-
-    assert of(folder / "full") == of(folder / "kept")
-    assert of(folder / "roomy") == of(project / "data")
+    make_others(folder, name)
+    kept = shutil.copytree(folder / "data", folder / "kept")
+    pages = sum(-(-path.stat().st_size // 4096) for path in files_below(kept))
+    room = f"{4 * pages + 80}k"
+    failed = ran(folder, *UNSHARED, "sh", "-c", FULL, "sh", room, *command(name))
     assert not os.path.ismount(folder / "data")
+    return failed, *(
+        {path.relative_to(top): path.read_bytes() for path in files_below(top)}
+        for top in (kept, folder / "full")
+    )
+
+
+@pytest.mark.parametrize("name", ["prepare", "encode"])
+def test_a_full_file_system_is_one_line_and_changes_nothing(ended, name):
+    failed, before, after = ended(on_a_full_file_system, name)
+    assert_one_line(failed, "No space left on device")
+    assert after == before
 
 
 @contextlib.contextmanager
@@ -275,16 +291,22 @@ def read_only(folder: Path):
             path.chmod(0o755)
 
 
-@pytest.mark.parametrize("name", ["download", "prepare", "tasks", "oneshot"])
-def test_a_read_only_folder_is_one_line_and_changes_nothing(project, name):
+@tried("download", "prepare", "tasks", "oneshot")
+def where_nothing_may_be_written(project, name):
     folder = copied(project, f"read-only-{name}")
-    (folder / "metrics" / DATASET / EXPERIMENT / "oneshot.json").unlink()
+    make_others(folder, name)
     before = made(folder)
     with read_only(folder) as words:
         failed = ran(folder, *words, *command(name))
-    assert_one_line(failed, *(["Read-only file system"] if words else ["Permission denied"]))
-    assert made(folder) == before
     assert half_written(folder) == []
+    return failed, before, made(folder)
+
+
+@pytest.mark.parametrize("name", TRIED[where_nothing_may_be_written])
+def test_a_read_only_folder_is_one_line_and_changes_nothing(ended, name):
+    failed, before, after = ended(where_nothing_may_be_written, name)
+    assert_one_line(failed, "Read-only file system" if may_mount() else "Permission denied")
+    assert after == before
 
 
 # What a stage reads is not there
@@ -309,175 +331,150 @@ MISSING = [
 ]
 
 
-def remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+@tried(*MISSING)
+def without(project, case):
+    """Run a stage without one of its inputs."""
+    name, path = case
+    folder = copied(project, f"without-{name}-{path}")
+    remove(folder / path)
+    before = made(folder)
+    return ran(folder, *command(name)), before, made(folder)
 
 
-@pytest.fixture(scope="module")
-def missing(project):
-    """Run each stage without one of its inputs."""
-
-    def without(case: tuple[str, str]):
-        name, path = case
-        folder = copied(project, f"missing-{name}-{path}")
-        remove(folder / path)
-        before = made(folder)
-        return ran(folder, *command(name)), before, made(folder)
-
-    with two_at_a_time(without, MISSING) as coming:
-        yield coming
-
-
-@pytest.mark.parametrize(
-    ("name", "path"),
-    [
-        pytest.param(*case, marks=[awaiting("codes.py")] if "head" in case[1] else [])
-        for case in MISSING
-    ],
-)
-def test_a_missing_input_is_one_line_that_says_what_to_do(missing, name, path):
-    """Without head.npy, `oneshot` takes the objective for one without a learned distance."""
-    done, before, after = missing[name, path].result()
+@pytest.mark.parametrize(("name", "path"), MISSING)
+def test_a_missing_input_is_one_line_that_says_what_to_do(ended, name, path):
+    done, before, after = ended(without, (name, path))
     assert_one_line(done, path, "dvc repro")
     assert after == before
 
 
-def test_a_page_says_which_codes_are_missing(project):
-    """A page is of what there is: it is written without codes, too."""
+@tried("data/codes")
+def page_without(project, path):
     folder = copied(project, "page")
-    remove(folder / "data/codes")
+    remove(folder / path)
     done = ran(folder, *command("report"))
-    assert (done.returncode, done.stderr) == (0, "")
-    page = (folder / f"reports/{DATASET}.html").read_text(encoding="utf-8")
+    return done, (folder / f"reports/{DATASET}.html").read_text(encoding="utf-8")
+
+
+def test_a_page_says_which_codes_are_missing(ended):
+    """A page is of what there is: it is written without codes, too."""
+    done, page = ended(page_without, "data/codes")
+    assert_done(done)
     assert f"{CODES}/trained/neural_codes.npy: no such file" in page
     assert "dvc repro" in page
 
 
-# What a stage reads changes meanwhile
+# A training whose images change, whose disk and memory are full, whose weights are no numbers
+
+FAULTY = """
+import os
+import runpy
+from stages.backend import keras
+
+step, number, images = keras.Model.train_on_batch, 0, "{images}"
+
+def faulty(model, *given, **named):
+    global number
+    number += 1  # of 20 in an epoch
+    {fault}
+    return step(model, *given, **named)
+
+keras.Model.train_on_batch = faulty
+runpy.run_module("stages.train", run_name="__main__", alter_sys=True)
+"""
+CUT_SHORT = "number == 25 and os.truncate(images, 200)"
+OUT_OF_MEMORY = """
+    if number == 30:
+        import tensorflow
+        tensorflow.function(tensorflow.zeros)(tensorflow.constant([2**45]))  # 128 TiB
+"""
+NO_NUMBER = """
+    if number == 2:
+        model.set_weights([float("nan") * each for each in model.get_weights()])
+"""
+REPLACED = """
+    if number == 25:
+        with open("other", "wb") as file:
+            file.write(open(images, "rb").read(128) + bytes(os.path.getsize(images) - 128))
+        os.replace("other", images)
+    if number == 45:
+        os.unlink(images)
+"""
+
+Failed = collections.namedtuple("Failed", ["full", "cut", "exhausted", "no_number"])
 
 
-def vanish(path: Path) -> None:
-    path.unlink()
+def trained(folder: Path, fault: str) -> subprocess.CompletedProcess:
+    """Run the stage `train` with something that happens in a certain step."""
+    text = FAULTY.format(images=IMAGES, fault=fault)
+    (folder / "faulty.py").write_text(text, encoding="utf-8")
+    return ran(folder, sys.executable, "faulty.py", EXPERIMENT)
 
 
-def replace(path: Path) -> None:
-    """Put a file with other content in its place, as an editor or `dvc checkout` does."""
-    other = path.with_name("other")
-    other.write_bytes(path.read_bytes()[:128] + bytes(path.stat().st_size - 128))
-    os.replace(other, path)
+@tried("in turn")
+def failing_trainings(project, _):
+    """Train until something goes wrong, again and again, and at last to the end."""
+    folder = copied(project, "failing")
+    make_others(folder, "train")
+    before, ends = made(folder), [ran(folder, *LIMITED, *command("train"))]
+    for fault in (CUT_SHORT, OUT_OF_MEMORY, NO_NUMBER):
+        ends.append(trained(folder, fault))
+        shutil.copy(project / IMAGES, folder / IMAGES)
+        assert made(folder) == before
+        assert half_written(folder) == []
+    return Failed(*ends), ran(folder, *command("train")), made(folder)
 
 
-def cut_short(path: Path) -> None:
-    os.truncate(path, 200)
+def test_a_full_disk_in_training_is_one_line(ended):
+    """HDF5, which writes the weights, would end Python by SIGSEGV: room is asked for before."""
+    failed, _, _ = ended(failing_trainings, "in turn")
+    assert_one_line(failed.full, "File too large")
 
 
-def wait_for(what, process: subprocess.Popen) -> None:
-    """Wait until something holds, while a process runs."""
-    until = time.monotonic() + LONGEST
-    while not what():
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        assert time.monotonic() < until, "it hangs"
-        time.sleep(0.01)
+def test_images_that_are_cut_short_end_a_training_by_a_signal(ended):
+    """They are memory-mapped, and Python has no exception for SIGBUS: there is no line."""
+    failed, _, _ = ended(failing_trainings, "in turn")
+    assert failed.cut.returncode == -signal.SIGBUS
 
 
-@pytest.fixture(scope="module")
-def disturbed(project):
-    """Train, and do something to the images after the first epoch."""
-
-    def training(change):
-        folder = copied(project, f"images-{change.__name__}")
-        for path in outs(folder, "train"):
-            make_other(path)
-        before, log = made(folder), folder / "log"
-        with (
-            open(log, "w", encoding="utf-8") as out,
-            subprocess.Popen(
-                command("train"), cwd=folder, env=environment(folder, **around(folder)),
-                stdout=out, stderr=subprocess.PIPE, text=True,
-            ) as process,
-        ):  # fmt: skip
-            wait_for(lambda: "epoch 1/" in log.read_text(encoding="utf-8"), process)
-            change(folder / TRAINED_ON)
-            assert "epoch 3/" not in log.read_text(encoding="utf-8"), "it came too late"
-            process.wait(LONGEST)
-        return folder, process.returncode, before
-
-    with two_at_a_time(training, [cut_short, vanish, replace]) as coming:
-        yield coming
+def test_exhausted_memory_is_one_line(ended):
+    """TensorFlow's own exception, which says what is full after the lines of its own traceback."""
+    failed, _, _ = ended(failing_trainings, "in turn")
+    assert_one_line(failed.exhausted, "out of memory", "OOM when allocating tensor with shape")
 
 
-@pytest.mark.parametrize("change", [vanish, replace], ids=lambda change: change.__name__)
-def test_images_that_go_away_in_training_are_still_trained_on(project, disturbed, change):
-    """They are memory-mapped: a file without a name lives as long as it is open."""
-    folder, code, _ = disturbed[change].result()
-    assert code == 0
-    assert made(folder)[WEIGHTS] == made(project)[WEIGHTS]
+def test_a_loss_that_is_no_number_is_one_line(ended):
+    failed, _, _ = ended(failing_trainings, "in turn")
+    assert_one_line(failed.no_number, "the loss is nan in epoch 3")
 
 
-def test_images_that_are_cut_short_in_training_end_it_and_it_goes_on_later(project, disturbed):
-    """By SIGBUS, for which Python has no exception: there is no line, but nothing is lost."""
-    folder, code, before = disturbed[cut_short].result()
-    assert code == -signal.SIGBUS
-    assert differing(made(folder), before) == [TRAINED_ON]
-    assert half_written(folder) == []
-    shutil.copy(project / TRAINED_ON, folder / TRAINED_ON)
-    done = ran(folder, *command("train"))
-    assert done.returncode == 0, done.stderr
-    assert "going on after epoch" in done.stdout
-    assert "epoch 1/" not in done.stdout
-    assert differing(made(folder), made(project)) == []
+def test_a_training_that_failed_four_times_goes_on_and_ends_with_the_same_bytes(project, ended):
+    failed, done, end = ended(failing_trainings, "in turn")
+    assert all(each.returncode for each in failed)
+    words = [re.findall(r"going on after epoch \d|epoch \d/", each.stdout) for each in failed]
+    assert words == [
+        [],
+        ["epoch 1/"],
+        ["going on after epoch 1", "epoch 2/"],
+        ["going on after epoch 2"],
+    ]
+    assert_done(done)
+    assert done.stdout.startswith("going on after epoch 2\nepoch 3/")
+    assert differing(end, made(project)) == []
 
 
-def overwrite(path: Path) -> None:
-    with open(path, "r+b") as file:
-        file.seek(-1000, os.SEEK_END)
-        file.write(bytes(1000))
+@tried(REPLACED)
+def training(project, fault):
+    folder = copied(project, "training")
+    make_others(folder, "train")
+    return trained(folder, fault), made(folder)
 
 
-@pytest.fixture
-def apart(tmp_path, monkeypatch):
-    """Stand in an empty folder, with downloads that do not wait."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    for pause in ("PAUSE", "LONGEST_PAUSE"):
-        monkeypatch.setattr(download, pause, 0)
-    return tmp_path
-
-
-def change_when_copied(change, path: Path, monkeypatch) -> None:
-    """Do something to a file when the first part of it was copied."""
-
-    class Bar(download.tqdm):
-        def update(self, count):
-            if changes:
-                changes.pop()(path)
-            super().update(count)
-
-    changes = [change]
-    monkeypatch.setattr(download, "tqdm", Bar)
-
-
-@pytest.mark.parametrize("change", [vanish, replace], ids=lambda change: change.__name__)
-def test_an_archive_that_goes_away_while_it_is_copied_is_copied_whole(apart, monkeypatch, change):
-    archive = apart / NAME
-    archive.write_bytes(ARCHIVE)
-    change_when_copied(change, archive, monkeypatch)
-    fetch(mirror=str(apart))
-    assert fetched() == {NAME: ARCHIVE}
-
-
-@pytest.mark.parametrize("change", [cut_short, overwrite], ids=lambda change: change.__name__)
-def test_an_archive_that_changes_while_it_is_copied_is_refused(apart, monkeypatch, change):
-    archive = apart / NAME
-    archive.write_bytes(ARCHIVE)
-    change_when_copied(change, archive, monkeypatch)
-    with pytest.raises(UserError, match="wrong content"):
-        fetch(mirror=str(apart))
-    assert partials() == []
-    assert not FOLDER.exists()
+def test_images_that_are_replaced_and_vanish_in_a_training_are_still_trained_on(project, ended):
+    """They are memory-mapped: a file that has lost its name lives as long as it is open."""
+    done, end = ended(training, REPLACED)
+    assert_done(done)
+    assert differing(end, made(project)) == [IMAGES]
 
 
 # DVC, twice
@@ -492,132 +489,113 @@ def start(folder: Path, *words: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def alter(folder: Path) -> None:
-    """Change a module, and nothing that comes of it."""
-    with open(folder / "stages/encode.py", "a", encoding="utf-8") as file:
-        file.write("# another line\n")
-
-
-def test_two_runs_at_once(project):
-    """DVC lets one work and ends the other, with exit code 255: something `is busy`."""
+@tried("repro")
+def twice(project, word):
+    """Start a command twice at once, where a stage has to run."""
     folder = copied(project, "twice")
-    alter(folder)
-    both = [start(folder, "repro", REPORT) for _ in range(2)]
+    with open(folder / "stages/encode.py", "a", encoding="utf-8") as file:
+        file.write("# another line, and nothing else comes of it\n")
+    both = [start(folder, word, REPORT) for _ in range(2)]
     said = [process.communicate(timeout=LONGEST)[0] for process in both]
-    assert sorted(process.returncode for process in both) in ([0, 255], [0, 0]), said
-    for process, words in zip(both, said, strict=True):
-        assert process.returncode == 0 or "is busy" in words or "Unable to acquire lock" in words
-    done = repro(folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert outputs(folder) == outputs(project)
-    assert half_written(folder) == []
+    ends = {process.returncode: words for process, words in zip(both, said, strict=True)}
+    return ends, repro(folder), outputs(folder), half_written(folder)
 
 
-WAIT = """    import time
+def test_two_runs_at_once(project, ended):
+    """DVC lets one work and ends the other: something `is busy`. Neither waits."""
+    ends, again, end, left = ended(twice, "repro")
+    assert 0 in ends
+    assert set(ends) <= {0, 255}
+    assert "is busy, it is being blocked by" in ends.get(255, "is busy, it is being blocked by")
+    assert_done(again, "Data and pipelines are up to date.")
+    assert end == outputs(project)
+    assert left == []
+
+
+WAIT = """
+    import time
     Path("waiting").touch()
     while Path("waiting").exists():
         time.sleep(0.01)
 """
-OTHER = f"""    path = Path("{CODES}/head.npy")
+OTHER = f"""
+    path = Path("{CODES}/head.npy")
     np.save(path, 2 * np.load(path))
 """
 
 
-def wait_in_encode(folder: Path, *, before: str = "", after: str = "") -> subprocess.Popen:
-    """Start `dvc repro` with a stage that waits, and return when it does."""
-    module = folder / "stages/encode.py"
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    """Wait until there is a file, while a process runs."""
+    until = time.monotonic() + LONGEST
+    while not path.exists():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < until, "it hangs"
+        time.sleep(0.01)
+
+
+@tried("checkout")
+def while_a_stage_runs(project, word):
+    """Run a command before and after `encode` wrote its codes, others than those DVC has."""
+    folder = copied(project, word)
+    module, waiting = folder / "stages/encode.py", folder / "waiting"
     text = module.read_text(encoding="utf-8")
-    begin, run, end = text.rpartition("    run(main)\n")
-    assert (run, end) == ("    run(main)\n", "")
-    module.write_text(begin + before + run + after, encoding="utf-8")
-    process = start(folder, "repro", ENCODE)
-    wait_for((folder / "waiting").exists, process)
-    return process
-
-
-def go_on(folder: Path, process: subprocess.Popen) -> None:
-    """Let the stage that waits go on, and DVC end."""
-    (folder / "waiting").unlink()
+    assert text.endswith("    run(main)\n")
+    begin = text.removesuffix("    run(main)\n")
+    module.write_text(f"{begin}{WAIT}    run(main)\n{OTHER}{WAIT}", encoding="utf-8")
+    process, found = start(folder, "repro", ENCODE), []
+    for _ in range(2):
+        wait_for(waiting, process)
+        found += [made(folder), dvc(folder, word, ENCODE, **around(folder)), made(folder)]
+        waiting.unlink()
     said, _ = process.communicate(timeout=LONGEST)
     assert process.returncode == 0, said
+    found.append(made(folder))
+    module.write_text(text, encoding="utf-8")
+    return found, repro(folder), outputs(folder), half_written(folder)
 
 
-@pytest.fixture(scope="module")
-def checked_out(project):
-    """Run `dvc checkout` while `encode` runs, before and after it wrote the codes."""
+def test_a_checkout_while_a_stage_runs(project, ended):
+    """It waits for nothing; it brings old codes back, and does not remove new ones.
 
-    def while_encode_runs(moment: str):
-        folder = copied(project, f"checkout-{moment}")
-        places = {"before": {"before": WAIT}, "after": {"after": OTHER + WAIT}}
-        process = wait_in_encode(folder, **places[moment])
-        found = [made(folder)]
-        done = dvc(folder, "checkout", ENCODE, **around(folder))
-        found.append(made(folder))
-        go_on(folder, process)
-        found.append(made(folder))
-        shutil.copy(project / "stages/encode.py", folder / "stages")
-        again = repro(folder)
-        assert again.returncode == 0, again.stdout + again.stderr
-        assert half_written(folder) == []
-        return done, found, outputs(folder)
-
-    with two_at_a_time(while_encode_runs, ["before", "after"]) as coming:
-        yield coming
-
-
-def test_a_checkout_before_a_stage_writes(project, checked_out):
-    """It waits for nothing, and brings the old codes back; the stage replaces them."""
-    done, (empty, old, new), end = checked_out["before"].result()
-    assert done.returncode == 0, done.stderr
-    figures = f"metrics/{DATASET}/{EXPERIMENT}/network.json"  # which DVC does not cache
+    Before the stage writes, old codes are there again, which the stage replaces. After it wrote,
+    DVC refuses to remove what it has not saved: the new codes stay, and become DVC's.
+    """
+    (empty, first, old, new, second, still, saved), again, end, left = ended(
+        while_a_stage_runs, "checkout"
+    )
     assert not [name for name in empty if name.startswith(CODES)]  # DVC removed them
-    assert differing(old, made(project)) == [figures]
-    assert differing(new, made(project)) == []
-    assert end == outputs(project)
-
-
-def test_a_checkout_after_a_stage_wrote(project, checked_out):
-    """It refuses to remove what DVC has not saved: the new codes stay, and become DVC's."""
-    done, (new, still, saved), end = checked_out["after"].result()
-    assert done.returncode == 255
-    assert "unsaved files" in done.stderr
-    assert f"{CODES}/head.npy" in done.stderr
+    assert first.returncode == 0, first.stderr
+    assert not [name for name in differing(old, made(project)) if name.startswith(CODES)]
+    assert second.returncode == 255
+    assert "Can't remove the following unsaved files without confirmation" in second.stderr
+    assert f"{CODES}/head.npy" in second.stderr
     assert differing(new, made(project)) == [f"{CODES}/head.npy"]
     assert new == still == saved
+    assert_done(again, f"Stage '{ENCODE}' is cached - skipping run, checking out outputs")
     assert end == outputs(project)
+    assert left == []
 
 
 # DVC's cache
 
 
-def cached(folder: Path, path: str) -> Path:
-    """Return the object in the cache of an output."""
-    locked = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-    [md5] = [
-        out["md5"] for each in locked.values() for out in each["outs"] if out["path"] == path
-    ]  # fmt: skip
-    return object_of(folder, md5)
-
-
-def object_of(folder: Path, md5: str) -> Path:
+def cached(folder: Path, path: str, *name: str) -> Path:
+    """Return the object in the cache of an output, or of a file of one that is a folder."""
+    [md5] = [out["md5"] for outs in locked(folder).values() for out in outs if out["path"] == path]
+    found = folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    if not name:
+        return found
+    listed = json.loads(found.read_text(encoding="utf-8"))
+    [md5] = [each["md5"] for each in listed if each["relpath"] == name[0]]
     return folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
-
-
-def cached_file(folder: Path, path: str, name: str) -> Path:
-    """Return the object in the cache of a file of an output that is a folder."""
-    listed = json.loads(cached(folder, path).read_text(encoding="utf-8"))
-    [md5] = [each["md5"] for each in listed if each["relpath"] == name]
-    return object_of(folder, md5)
 
 
 def damage(path: Path, *, mode: int) -> None:
     """Change bytes of a file in place."""
     path.chmod(0o644)
-    with open(path, "r+b") as file:
-        file.seek(200)
-        found = file.read(8)
-        file.seek(200)
-        file.write(bytes(255 - byte for byte in found))
+    content = bytearray(path.read_bytes())
+    content[200] ^= 255
+    path.write_bytes(content)
     path.chmod(mode)
 
 
@@ -628,19 +606,19 @@ def lose_the_list_of_a_folder(folder):
 
 
 def lose_a_file_of_a_folder(folder):
-    cached_file(folder, TASKS, "4-way.npy").unlink()
+    cached(folder, TASKS, "4-way.npy").unlink()
     remove(folder / TASKS)
     return "Running stage 'tasks@"
 
 
 def lose_the_cache(folder):
     remove(folder / ".dvc/cache")
-    remove(folder / CODES)
-    return "Running stage 'train@"
+    remove(folder / TASKS)
+    return "Running stage 'prepare@"
 
 
-def damage_an_object_that_can_be_written(folder):
-    damage(cached_file(folder, TASKS, "4-way.npy"), mode=0o644)
+def damage_what_can_be_written(folder):
+    damage(cached(folder, TASKS, "4-way.npy"), mode=0o644)
     remove(folder / TASKS)
     return "Running stage 'tasks@"
 
@@ -650,150 +628,135 @@ def damage_the_workspace(folder):
     return f"Stage '{ENCODE}' is cached - skipping run, checking out outputs"
 
 
-SPOILT = [
-    lose_the_cache,
+SPOILT = (
     lose_the_list_of_a_folder,
     lose_a_file_of_a_folder,
-    damage_an_object_that_can_be_written,
+    lose_the_cache,
+    damage_what_can_be_written,
     damage_the_workspace,
-]
+)
 
 
-@pytest.fixture(scope="module")
-def spoilt(project):
+@tried(*SPOILT)
+def spoilt(project, spoil):
     """Spoil the cache or the workspace, and run again."""
-
-    def again(spoil):
-        folder = copied(project, spoil.__name__)
-        expected = spoil(folder)
-        target = ENCODE if spoil is lose_the_cache else REPORT
-        return expected, repro(folder, target), outputs(folder)
-
-    with two_at_a_time(again, SPOILT) as coming:
-        yield coming
+    folder = copied(project, spoil.__name__)
+    expected = spoil(folder)
+    # Without its cache DVC runs all stages, an experiment's too: those of the dataset are enough.
+    done = repro(folder, f"tasks@{DATASET}" if spoil is lose_the_cache else REPORT)
+    return done, expected, outputs(folder)
 
 
 @pytest.mark.parametrize("spoil", SPOILT, ids=lambda spoil: spoil.__name__)
-def test_what_dvc_notices_it_makes_again(project, spoilt, spoil):
-    """Lost objects; changed ones that can be written, which it digests again; a changed workspace.
+def test_what_dvc_notices_it_makes_again(project, ended, spoil):
+    """Lost objects; damaged ones that can be written, for it digests those; a changed workspace.
 
-    Without its cache DVC runs every stage again, also one whose outputs are in the workspace.
+    Where the object of an output is lost its stage runs, even if the output is in the workspace.
     """
-    expected, done, found = spoilt[spoil].result()
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert expected in done.stdout
+    done, expected, found = ended(spoilt, spoil)
+    assert_done(done, expected)
     assert found == outputs(project)
 
 
-def assert_restored_when_dvc_digests_again(project: Path, folder: Path) -> None:
-    """Run what makes DVC look at its objects: `chmod -R u+w .dvc/cache`, then `dvc repro`."""
-    subprocess.run(["chmod", "-R", "u+w", ".dvc/cache"], cwd=folder, check=True)
-    done = repro(folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Running stage 'tasks@" in done.stdout
-    assert outputs(folder) == outputs(project)
+@tried("repro", "checkout")
+def damaged(project, word):
+    """Let DVC take a damaged object that is read-only, as all of its objects are."""
+    folder = copied(project, f"damaged-{word}")
+    damage(cached(folder, TASKS, "4-way.npy"), mode=0o444)
+    remove(folder / TASKS)
+    taken = dvc(folder, word, f"tasks@{DATASET}", **around(folder))
+    next_run = repro(folder)
+    status, found = dvc(folder, "status", REPORT, **around(folder)), outputs(folder)
+    ran(folder, "chmod", "-R", "u+w", ".dvc/cache")
+    return taken, next_run, status, found, repro(folder), outputs(folder)
 
 
-def test_a_damaged_object_that_is_read_only_is_trusted_until_it_can_be_written(project):
-    """DVC takes a read-only object for whole, and puts wrong bytes into the workspace.
+@pytest.mark.parametrize("word", ["repro", "checkout"])
+def test_a_damaged_object_is_trusted_until_it_can_be_written(project, ended, word):
+    """DVC takes a read-only object for whole: wrong bytes come out of it, and nothing is said.
 
-    Neither `dvc repro` nor `dvc status` notices. Once all objects can be written it digests them
-    again, drops the wrong one, and the stage runs.
+    `chmod -R u+w .dvc/cache` before `dvc repro` makes it digest every object that it uses, drop
+    those that are wrong, and run their stages again.
     """
-    folder = copied(project, "trusted")
-    damage(cached_file(folder, TASKS, "4-way.npy"), mode=0o444)
-    remove(folder / TASKS)
-    for expected in ("is cached - skipping run, checking out outputs", "are up to date"):
-        done = repro(folder)
-        assert done.returncode == 0, done.stderr
-        assert expected in done.stdout
-        assert differing(outputs(folder), outputs(project)) == [f"{TASKS}/4-way.npy"]
-    assert_restored_when_dvc_digests_again(project, folder)
+    taken, next_run, status, found, mended, end = ended(damaged, word)
+    for each in (taken, next_run, status):
+        assert_done(each)
+    for each in (next_run, status):
+        assert "Data and pipelines are up to date." in each.stdout
+    assert differing(found, outputs(project)) == [f"{TASKS}/4-way.npy"]
+    assert_done(mended, "Running stage 'tasks@")
+    assert end == outputs(project)
 
 
-def test_a_checkout_hands_out_a_damaged_object_and_the_next_run_mends_it(project):
-    """`dvc checkout` digests nothing, `dvc repro` digests what can be written."""
-    folder = copied(project, "handed-out")
-    damage(cached_file(folder, TASKS, "4-way.npy"), mode=0o644)
-    remove(folder / TASKS)
-    done = dvc(folder, "checkout", f"tasks@{DATASET}", **around(folder))
-    assert done.returncode == 0, done.stderr
-    assert differing(outputs(folder), outputs(project)) == [f"{TASKS}/4-way.npy"]
-    assert_restored_when_dvc_digests_again(project, folder)
+# Archives that change, servers that stall
 
-
-# No memory, and no number
-
-FAULTY = """
-import runpy
-from stages.backend import keras
-
-step, number = keras.Model.train_on_batch, 0
-
-def faulty(model, *given, **named):
-    global number
-    number += 1
-    if number == {number}:
-        import tensorflow
-        {fault}
-    return step(model, *given, **named)
-
-keras.Model.train_on_batch = faulty
-runpy.run_module("stages.train", run_name="__main__", alter_sys=True)
-"""
-OUT_OF_MEMORY = "tensorflow.function(tensorflow.zeros)(tensorflow.constant([2**45]))"  # 128 TiB
-NO_NUMBER = "model.set_weights([weights * float('nan') for weights in model.get_weights()])"
-
-
-@pytest.fixture(scope="module")
-def broken(project):
-    """Train: memory is exhausted in epoch 2; then weights are no numbers in epoch 3; then well."""
-    folder = copied(project, "broken")
-    for path in outs(folder, "train"):
-        make_other(path)
-    before, ends = made(folder), []
-    for fault in (OUT_OF_MEMORY, NO_NUMBER):  # in the 30th step of a run: epochs have 20
-        (folder / "faulty.py").write_text(FAULTY.format(number=30, fault=fault), encoding="utf-8")
-        ends.append(ran(folder, sys.executable, "faulty.py", EXPERIMENT))
-        assert made(folder) == before
-        assert half_written(folder) == []
-    return folder, *ends, ran(folder, *command("train"))
-
-
-@awaiting("command.py")
-def test_exhausted_memory_in_training_is_one_line(broken):
-    """TensorFlow's own exception, for a tensor that no machine holds: what is full comes last."""
-    _, exhausted, _, _ = broken
-    assert_one_line(exhausted, "out of memory", "OOM when allocating tensor with shape")
-
-
-def test_a_loss_that_is_no_number_is_one_line(broken):
-    _, _, no_number, _ = broken
-    assert_one_line(no_number, "the loss is nan in epoch 3")
-
-
-def test_a_training_that_failed_twice_goes_on_where_it_was(project, broken):
-    folder, exhausted, no_number, well = broken
-    assert exhausted.returncode == 1
-    assert "epoch 1/" in exhausted.stdout
-    assert "epoch 2/" not in exhausted.stdout
-    assert no_number.stdout.startswith("going on after epoch 1\nepoch 2/")
-    assert "epoch 3/" not in no_number.stdout
-    assert well.stdout.startswith("going on after epoch 2\nepoch 3/")
-    assert well.returncode == 0, well.stderr
-    assert differing(made(folder), made(project)) == []
-
-
-# Servers that stall
-
-KEPT = 2 * download.CHUNK  # of what came: what is no whole chunk is lost
+KEPT = 2 * download.CHUNK  # bytes; what is no whole chunk is lost
 
 
 @pytest.fixture
-def server(apart, monkeypatch):
-    """A server on 127.0.0.1, as that of test_download, some of whose answers stop and stay open."""
-    del apart
+def apart(tmp_path, monkeypatch):
+    """Stand in an empty folder, with downloads that do not wait long."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "TIMEOUT", (5, 0.3))
+    for pause in ("PAUSE", "LONGEST_PAUSE"):
+        monkeypatch.setattr(download, pause, 0)
+    return tmp_path
+
+
+def vanish(path: Path) -> None:
+    path.unlink()
+
+
+def replace(path: Path) -> None:
+    path.with_name("other").write_bytes(PAGE)
+    os.replace(path.with_name("other"), path)
+
+
+def cut_short(path: Path) -> None:
+    os.truncate(path, 200)
+
+
+def overwrite(path: Path) -> None:
+    with open(path, "r+b") as file:
+        file.seek(-1000, os.SEEK_END)
+        file.write(bytes(1000))
+
+
+def copy_while(change: Callable, folder: Path, monkeypatch) -> None:
+    """Fetch an archive from a folder, and do something to it when its first part was copied."""
+    archive = folder / NAME
+    archive.write_bytes(ARCHIVE)
+    changes = [change]
+
+    class Bar(download.tqdm):
+        def update(self, count):
+            if changes:
+                changes.pop()(archive)
+            super().update(count)
+
+    monkeypatch.setattr(download, "tqdm", Bar)
+    fetch(mirror=str(folder))
+
+
+@pytest.mark.parametrize("change", [vanish, replace], ids=lambda change: change.__name__)
+def test_an_archive_that_goes_away_while_it_is_copied_is_copied_whole(apart, monkeypatch, change):
+    copy_while(change, apart, monkeypatch)
+    assert fetched() == {NAME: ARCHIVE}
+
+
+@pytest.mark.parametrize("change", [cut_short, overwrite], ids=lambda change: change.__name__)
+def test_an_archive_that_changes_while_it_is_copied_is_refused(apart, monkeypatch, change):
+    with pytest.raises(UserError, match="wrong content"):
+        copy_while(change, apart, monkeypatch)
+    assert partials() == []
+    assert not FOLDER.exists()
+
+
+@pytest.fixture
+def server(apart):
+    """A server on 127.0.0.1 as that of test_download, some of whose answers stop and stay open."""
+    del apart
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.answers, server.asked, server.sent = {}, [], []
         server.url = f"http://127.0.0.1:{server.server_port}/{NAME}"
@@ -811,16 +774,14 @@ def stalled(content: bytes, stop: int):
 
     def answer(handler):
         send(handler, 200, content[:stop], length=len(content))
-        handler.wfile.flush()
-        handler.server.enough.wait(30)
+        handler.server.enough.wait(LONGEST)
 
     return answer
 
 
 def silent(handler) -> None:
-    """Accept, and say nothing."""
-    handler.server.enough.wait(30)
-    handler.close_connection = True
+    """Say nothing at all."""
+    handler.server.enough.wait(LONGEST)
 
 
 def test_a_server_that_stalls_is_asked_for_the_rest(server):
@@ -830,7 +791,7 @@ def test_a_server_that_stalls_is_asked_for_the_rest(server):
     assert server.asked == [(f"/{NAME}", None), (f"/{NAME}", f"bytes={KEPT}-")]
 
 
-def test_a_server_that_stalls_again_and_again_is_given_up_and_what_came_is_kept(server):
+def test_a_server_that_stalls_for_ever_is_given_up_and_what_came_is_kept(server):
     server.answers[f"/{NAME}"] = [stalled(ARCHIVE, KEPT + 10_000), silent]
     with pytest.raises(UserError, match="Read timed out"):
         fetch(server.url)
@@ -850,12 +811,14 @@ def test_a_server_that_says_nothing_is_passed_over(server):
 
 
 def test_a_page_instead_of_the_rest_is_refused(server):
-    """A login page comes with HTTP 200, whatever was asked for: what came before is given up."""
+    """A login page comes with HTTP 200, whatever was asked for; what came before it is kept."""
     keep_partial(server.url, ARCHIVE[:KEPT])
     server.answers[f"/{NAME}"] = [whole(PAGE, Content_Type="text/html")]
-    with pytest.raises(UserError, match="wrong content: 26 bytes, text/html"):
+    with pytest.raises(UserError, match="a page of 26 bytes instead of the rest"):
         fetch(server.url)
+    assert [path.stat().st_size for path in partials()] == [KEPT]
     assert not FOLDER.exists()
     server.answers[f"/{NAME}"] = [status(503), ranged(ARCHIVE)]
     fetch(server.url)
     assert fetched() == {NAME: ARCHIVE}
+    assert server.asked[-1] == (f"/{NAME}", f"bytes={KEPT}-")

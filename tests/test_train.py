@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stages import backend, files, params, train
+from stages.assembly import assemble
 from stages.backend import keras
 from stages.command import UserError
 from stages.optimizers import learning_rates
@@ -91,6 +92,22 @@ def test_a_finished_training_that_dvc_has_not_saved_is_not_repeated(tmp_path, mo
     assert list(Path(".resume").iterdir())
     files.forget_states("train", "x")  # as `encode` does
     assert not list(Path(".resume").iterdir())
+
+
+def test_a_gradient_over_many_images_has_the_same_bytes_every_time():
+    """It had not where TensorFlow ran operations side by side: see backend.py."""
+    backend.set_up(1)
+    chosen = PARAMS.experiments["omniglot-siamese"]
+    _, objective = assemble(chosen, (28, 28, 1), 128)
+    given = np.random.default_rng(0).integers(0, 256, (512, 28, 28, 1)).astype(np.uint8)
+    model = objective.model
+    model.compile(keras.optimizers.SGD(0.1), objective.loss)
+    first, found = model.get_weights(), set()
+    for _ in range(20):
+        model.set_weights(first)
+        model.train_on_batch(given, np.repeat(np.arange(128), 4))
+        found.add(b"".join(weights.tobytes() for weights in model.get_weights()))
+    assert len(found) == 1
 
 
 def test_another_seed_gives_other_weights(tmp_path):
