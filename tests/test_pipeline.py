@@ -426,6 +426,7 @@ def test_dvc_yaml_lists_the_params_that_a_stage_reads(project):
     _, read = project
     allowed = {  # read for a refusal or a place, not for a result
         "download": "datasets.{}.sources",  # the digests say which bytes come of it
+        "prepare": "datasets.{}.digests",  # names of what `download` kept, to be removed
         "train": "experiments.{}.codes.layers",  # that they are there is checked before training
     }
     for name, noted in read.items():
