@@ -13,8 +13,20 @@ from collections.abc import Callable
 _DEVICE_IS_FULL = re.compile("(?i)(OOM when allocating|RESOURCE_EXHAUSTED|out of memory).{0,100}")
 
 
+_LONGEST = 800  # characters of a message that anyone reads
+
+
 class UserError(Exception):
-    """Something a person can mend: the message says what, where, what was expected, what to do."""
+    """Something a person can mend: the message says what, where, what was expected, what to do.
+
+    It may quote what it found, which may be of any length: what is too much is left out in the
+    middle, between where it happened and what to do.
+    """
+
+    def __init__(self, message: str):
+        half = _LONGEST // 2
+        fits = len(message) <= _LONGEST
+        super().__init__(message if fits else f"{message[:half]} … {message[-half:]}")
 
 
 def run(stage: Callable[..., None]) -> None:

@@ -44,6 +44,7 @@ def full_disk(*filename):
         (full_disk(), 1, "digits: input or output: No space left on device"),
         (OSError("stale handle"), 1, "digits: input or output: stale handle"),
         (PermissionError(errno.EACCES, "Permission denied", "data"), 1, "data: Permission denied"),
+        (UserError(f"a.zip: {'x' * 9999}; do it again"), 1, "xxx; do it again"),
         (MemoryError("Unable to allocate 1 TiB"), 1, "out of memory: Unable to allocate 1 TiB"),
         (RuntimeError("OOM when allocating tensor\nmore"), 1, "that were finished are kept"),
         (RuntimeError("RESOURCE_EXHAUSTED: 2 GiB"), 1, "that were finished are kept"),
@@ -122,3 +123,10 @@ def test_an_interrupt_from_the_keyboard_is_one_line_and_130(tmp_path):
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.splitlines() == ["waiting: interrupted"]
+
+
+def test_a_message_that_quotes_too_much_is_cut_in_its_middle():
+    assert str(UserError("x" * 800)) == "x" * 800
+    message = str(UserError(f"a.zip: no {'x' * 60_000}; download it again"))
+    assert len(message) < 900
+    assert message.startswith("a.zip: no xx") and message.endswith("xx; download it again")
