@@ -9,7 +9,7 @@ from typing import Any
 
 import markupsafe
 
-from stages import drawings, files, pages, params, questions
+from stages import drawings, files, pages, params, questions, spread
 from stages.command import run
 from stages.results import best_of, label, read_results
 
@@ -133,6 +133,7 @@ def main() -> None:
         missing=[name for name in settings.experiments if name not in rows],
         provenance=pages.provenance(settings, list(settings.datasets)),
         compared=compared,
+        seeds=list(spread.rows(settings)),
         datasets=settings.datasets,
         published_accuracy=functools.partial(published_accuracy, settings),
         answers=answers,
@@ -155,6 +156,8 @@ def main() -> None:
     )
     path = Path("reports/index.html")
     files.write_text(path, text)
+    for name in settings.seeds:
+        files.forget_states("seeds", f"{name}-*")
     print(f"{path}: {len(rows)} experiments")
 
 

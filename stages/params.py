@@ -253,6 +253,16 @@ class Check(Section):
     at_least: dict[str, Real]
 
 
+class Seeds(Section):
+    """From how many seeds an experiment is run, the one of params.yaml and those that follow it.
+
+    `dataset` is the experiment's, said again for dvc.yaml, which cannot look it up.
+    """
+
+    dataset: Key
+    count: Annotated[int, pydantic.Field(ge=2)]
+
+
 class Difference(NamedTuple):
     """Two experiments that are the same but for one setting: what it is worth can be read off.
 
@@ -277,6 +287,7 @@ class Params(Section):
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)]
     datasets: dict[Key, Dataset]
     experiments: dict[Key, Experiment]
+    seeds: dict[Key, Seeds]
     check: dict[Key, Check]
 
     def dataset(self, name: str) -> Dataset:
@@ -458,6 +469,16 @@ def _experiment_problems(params: Params) -> list[str]:
             problems.append(
                 f"{here}.training.early_stopping: datasets.{experiment.dataset}.split has no "
                 "seen_validation to watch; give it one or set early_stopping to null"
+            )
+    for name, seeds in params.seeds.items():
+        if name not in params.experiments:
+            problems.append(
+                f"seeds.{name}: no such experiment; there are: {', '.join(params.experiments)}"
+            )
+        elif seeds.dataset != params.experiments[name].dataset:
+            problems.append(
+                f"seeds.{name}.dataset: expected {params.experiments[name].dataset!r}, as in "
+                f"experiments.{name}, got {seeds.dataset!r}"
             )
     for name in params.experiments.keys() - params.check.keys():
         problems.append(f"check: no entry for the experiment {name!r}")

@@ -7,7 +7,7 @@ not what metrics/ says.
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages import files, params, questions
+from stages import files, params, questions, spread
 from stages.command import UserError, run
 from stages.results import label, percent, points, read_metrics, read_results
 
@@ -20,6 +20,11 @@ _HEAD = (
 _COSTS = (
     "\n| experiment | one setting changed | seen classes, test | one-shot, most ways | mAP |\n"
     "|---|---|--:|--:|--:|\n"
+)
+_SEEDS = (
+    "\n| experiment | seeds | measured | best distance | %, mean ± standard deviation | "
+    "above (95 % interval) |\n"
+    "|---|--:|---|---|--:|---|\n"
 )
 _SEEN = {"accuracy": "accuracy", "pair_auc": "pair AUC"}
 
@@ -72,6 +77,28 @@ def costs(settings: params.Params) -> str:
     return _COSTS + "".join(lines)
 
 
+def seeds(settings: params.Params) -> str:
+    """Return what several seeds measured, in Markdown: a row for each experiment and measure."""
+    lines, before = [], None
+    for row in spread.rows(settings):
+        new = row["experiment"] != before
+        before = row["experiment"]
+        above = "–"
+        if compared := row["compared"]:
+            ends = (points(compared[end]) for end in ("ci95_low", "ci95_high"))
+            above = f"{row['against']}: {points(compared['difference'])} ({' to '.join(ends)})"
+        cells = [
+            before if new else "",
+            str(row["seeds"]) if new else "",
+            row["measure"],
+            ", ".join(map(label, row["where"][-1:])) or "–",
+            f"**{percent(row['mean'])}** ± {percent(row['sd'])}",
+            above,
+        ]
+        lines.append(f"| {' | '.join(cells)} |\n")
+    return _SEEDS + "".join(lines)
+
+
 def _words(name: str) -> str:
     return name.replace("_", " ")
 
@@ -106,8 +133,8 @@ def filled(text: str, between: str) -> str:
 
 
 def results(settings: params.Params) -> str:
-    """Return what stands between the markers: both tables."""
-    return table(settings) + costs(settings)
+    """Return what stands between the markers: all tables."""
+    return table(settings) + costs(settings) + seeds(settings)
 
 
 def main() -> None:

@@ -415,6 +415,9 @@ _LEFT_OUT = {  # like another one but for a setting: they would run no other lin
     "cifar100-classifier-no-dropout",
     "cifar100-siamese-binary",
     "cifar100-alexnet",
+    "cifar100-fast",
+    "cifar100-resnet",
+    "cifar100-siamese-resnet",
     "omniglot-siamese-80-characters",
 }
 _SMALL = {  # settings of networks, where one has them
@@ -469,7 +472,9 @@ def small_params() -> dict:
         _shrink(experiment, datasets[experiment["dataset"]]["split"])
     # So small, a network need not beat anything.
     check = {name: {"beat": [], "at_least": {}} for name in experiments}
-    return params | {"datasets": datasets, "experiments": experiments, "check": check}
+    seeds = {"digits-siamese": {"dataset": "digits", "count": 2}}
+    small = {"datasets": datasets, "experiments": experiments, "seeds": seeds, "check": check}
+    return params | small
 
 
 def _shrink(experiment: dict, split: dict) -> None:

@@ -67,6 +67,7 @@ def write_pipeline(folder: Path, *, epochs: int = 30, steps: int = 6) -> None:
     params |= {
         "datasets": {DATASET: params["datasets"][DATASET]},
         "experiments": {EXPERIMENT: chosen},
+        "seeds": {},
         "check": {EXPERIMENT: params["check"][EXPERIMENT]},
     }
     archives.write_params(folder, params)

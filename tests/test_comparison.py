@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import norm, ttest_rel
 
-from stages.measures.comparison import paired_difference
+from stages.measures.comparison import paired_by_seed, paired_difference
 
 
 def test_by_hand():
@@ -66,3 +66,28 @@ def test_the_interval_covers_as_often_as_it_says():
 def test_refused(first, second):
     with pytest.raises(ValueError, match=r"same two or more tasks.*Received"):
         paired_difference(np.zeros(first), np.zeros(second))
+
+
+def test_seeds_by_hand():
+    found = paired_by_seed([0.5, 0.6, 0.7], [0.4, 0.4, 0.4])
+    assert found["difference"] == pytest.approx(0.2)
+    half = 4.302653 * 0.1 / np.sqrt(3)  # Student's t with 2 degrees of freedom, from a table
+    assert found["ci95_low"] == pytest.approx(0.2 - half)
+    assert found["ci95_high"] == pytest.approx(0.2 + half)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=9))
+def test_seeds_have_the_interval_of_scipys_paired_test(pairs):
+    first, second = np.array(pairs).T
+    if np.ptp(first - second) < 1e-6:
+        return
+    found = paired_by_seed(list(first), list(second))
+    interval = ttest_rel(first, second).confidence_interval(0.95)
+    assert (found["ci95_low"], found["ci95_high"]) == pytest.approx(tuple(interval), abs=1e-9)
+
+
+def test_seeds_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="the same two or more seeds"):
+        paired_by_seed([0.5], [0.4])
+    with pytest.raises(ValueError, match="the same two or more seeds"):
+        paired_by_seed([0.5, 0.6], [0.4])

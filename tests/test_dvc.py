@@ -91,6 +91,7 @@ def test_every_entry_of_params_has_its_stages():
         expected |= {f"{stage}@{dataset}" for dataset in settings.datasets}
     for stage in ("train", "encode", "oneshot", "retrieval"):
         expected |= {f"{stage}@{experiment}" for experiment in settings.experiments}
+    expected |= {f"seeds@{experiment}" for experiment in settings.seeds}
     assert set(STAGES) == expected
 
 

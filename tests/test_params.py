@@ -514,6 +514,7 @@ SMALL = {
     "seed": 1,
     "datasets": {"digits": SMALL["datasets"]["digits"]},
     "experiments": {name: SMALL["experiments"][name] for name in ("digits-siamese",)},
+    "seeds": SMALL["seeds"],
     "check": {name: SMALL["check"][name] for name in ("digits-siamese",)},
 }
 VALUES = [

@@ -17,7 +17,15 @@ import requests
 import yaml
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("dvc.yaml", "stages", ".dvc/.gitignore", ".dvc/config", ".dvcignore", ".gitignore")
+COPIED = (
+    ".gitattributes",
+    "dvc.yaml",
+    "stages",
+    ".dvc/.gitignore",
+    ".dvc/config",
+    ".dvcignore",
+    ".gitignore",
+)
 NAME = "digits-classifier"
 STAGES = {
     *(f"{stage}@digits" for stage in ("download", "prepare", "tasks", "report")),
@@ -115,6 +123,7 @@ def first(tmp_path_factory):
     params = archives.small_params()
     for section, name in (("datasets", "digits"), ("experiments", NAME), ("check", NAME)):
         params[section] = {name: params[section][name]}
+    params["seeds"] = {}
     params["check"][NAME]["at_least"] = {"retrieval/queries": 100}  # 20 images of 5 unseen digits
     archives.write_params(clone, params)
     ran(clone, "git", "init", "--quiet", "--initial-branch=main")
@@ -153,9 +162,9 @@ def shared(request, first):
     assert "files pushed" in pushed
     assert "in sync" in dvc(first, "status", "--cloud")
 
-    def clone(name: str) -> Path:
+    def clone(name: str, origin: Path = first) -> Path:
         path = first.parent / f"{request.param}-{name}"
-        ran(first, "git", "clone", "--quiet", str(first), str(path))
+        ran(first, "git", "clone", "--quiet", str(origin), str(path))
         assert not content(path)
         return path
 
@@ -218,3 +227,59 @@ def test_what_is_to_be_made_again_pulls_what_it_reads_and_no_more(shared):
     read = ("data/arrays/", "data/tasks/", "data/codes/")
     assert pulled == {path: whole[path] for path in whole if path.startswith(read)}
     assert ran(clone, "git", "diff", "--name-only").split() == ["dvc.lock", "stages/oneshot.py"]
+
+
+def worker(clone: Path, stage: str, code: int = 0) -> str:
+    return ran(clone, sys.executable, "-m", "stages.worker", stage, code=code)
+
+
+def test_workers_run_a_stage_each_and_give_it_back(shared):
+    origin = shared.first.parent / f"{shared.clone('mine').name}.git"
+    ran(shared.first, "git", "clone", "--quiet", "--bare", str(shared.first), str(origin))
+    lead, one, two = (shared.clone(name, origin) for name in ("lead", "one", "two"))
+    edit(lead, lambda params: params["experiments"][NAME]["training"].update(epochs=3))
+    ran(lead, "git", "commit", "--quiet", "--all", "--message=Longer")
+    ran(lead, "git", "push", "--quiet")
+
+    worker(one, f"train@{NAME}")
+    assert {path.split("/")[1] for path in content(one)} == {"arrays", "models"}
+    worker(two, f"encode@{NAME}")  # on the other machine, of weights that came by the remote
+    for clone, stage in ((one, "oneshot"), (two, "retrieval")):
+        worker(clone, f"{stage}@{NAME}")
+
+    ran(lead, "git", "pull", "--quiet")
+    dry = dvc(lead, "repro", "--dry", "--allow-missing", f"oneshot@{NAME}", f"retrieval@{NAME}")
+    assert "up to date" in dry
+    messages = ran(lead, "git", "log", "--format=%s", "-4").split("\n")
+    assert messages[:4] == [f"Run {s}@{NAME}" for s in ("retrieval", "oneshot", "encode", "train")]
+    assert "nothing to do" in worker(one, f"train@{NAME}")
+
+
+def test_workers_that_end_at_one_time_both_give_back(shared):
+    origin = shared.first.parent / f"{shared.clone('ours').name}.git"
+    ran(shared.first, "git", "clone", "--quiet", "--bare", str(shared.first), str(origin))
+    lead, late = shared.clone("lead-2", origin), shared.clone("late", origin)
+    for module in ("oneshot", "retrieval"):
+        alter(lead / f"stages/{module}.py")
+    ran(lead, "git", "commit", "--quiet", "--all", "--message=Altered")
+    ran(lead, "git", "push", "--quiet")
+    # The late one has taken what is newest, then the other one gives back before it does.
+    hook = late / ".git/hooks/pre-commit"
+    words = (
+        f"cd {lead} && unset $(git rev-parse --local-env-vars) && {sys.executable} -m stages.worker"
+    )
+    hook.write_text(f"#!/bin/sh\n{words} oneshot@{NAME}\n", encoding="utf-8")
+    hook.chmod(0o755)
+    output = worker(late, f"retrieval@{NAME}")
+    assert "rejected" in output
+    ran(lead, "git", "pull", "--quiet")
+    assert "up to date" in dvc(lead, "repro", "--dry", "--allow-missing")
+
+
+def test_a_worker_whose_stage_fails_gives_nothing_back(shared):
+    clone = shared.clone("failing")
+    before = ran(clone, "git", "rev-parse", "HEAD")
+    output = worker(clone, "train@none", code=1)
+    assert "train@none failed, see the lines before" in output.splitlines()[-1]
+    assert ran(clone, "git", "rev-parse", "HEAD") == before
+    assert not ran(clone, "git", "status", "--porcelain")

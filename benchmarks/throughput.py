@@ -1,0 +1,160 @@
+"""Time training's images a second beside its bare step: python -m benchmarks.throughput [name].
+
+An experiment's own network, objective, batch and precision on random images of its size, in turn:
+the pipeline's loop, which draws and augments each batch; the compiled step alone on one batch that
+never changes, the most that any input could reach; and for a classifier of `resnet9` the same in
+plain PyTorch. Also the share of what this machine's matrix product reaches. Four minutes.
+"""
+
+import itertools
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from stages import backend, params, train
+from stages.assembly import assemble
+from stages.backend import keras
+
+STEPS, ROUNDS = 12, 5
+
+
+class Block(nn.Sequential):
+    """A convolution as in stages/networks/resnet9.py."""
+
+    def __init__(self, before: int, after: int, momentum: float, *, stride: int = 1, pool: int = 1):
+        convolution = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+        normalised = nn.BatchNorm2d(after, eps=1e-3, momentum=1 - momentum)
+        halved = [nn.MaxPool2d(pool)] if pool > 1 else []
+        super().__init__(convolution, *halved, normalised, nn.ReLU())
+
+
+class Residual(nn.Module):
+    """A stage as in stages/networks/resnet9.py."""
+
+    def __init__(self, before: int, after: int, momentum: float):
+        super().__init__()
+        self.first = Block(before, after, momentum, pool=2)
+        self.rest = nn.Sequential(Block(after, after, momentum), Block(after, after, momentum))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Add to the first convolution what two more make of it."""
+        first = self.first(images)
+        return first + self.rest(first)
+
+
+def in_pytorch(experiment: params.Experiment, images: np.ndarray, labels: np.ndarray) -> Callable:
+    """Return the bare step of the same network, loss and optimizer in plain PyTorch."""
+    given, training = experiment.network.settings, experiment.training
+    widths = [given["stem"], *given["filters"]]
+    momentum = given["momentum"]
+    network = nn.Sequential(
+        Block(images.shape[-1], widths[0], momentum, stride=given["stride"]),
+        *(Residual(a, b, momentum) for a, b in itertools.pairwise(widths)),
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        nn.Linear(widths[-1], experiment.images.classes),
+    ).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+    targets = torch.from_numpy(labels)
+    inputs = torch.from_numpy(images).permute(0, 3, 1, 2)
+    half = training.precision == "mixed_bfloat16"
+
+    def step() -> float:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            pixels = inputs.float().mul(given["scale"]).add(given["offset"])
+            outputs = network(pixels.contiguous(memory_format=torch.channels_last))
+        logits = outputs.float() / experiment.objective.settings["temperature"]
+        loss = nn.functional.cross_entropy(logits, targets)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def operations(model: keras.Model) -> int:
+    """Return the floating-point operations of training on one image: thrice the forward pass."""
+    total = 0
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Conv2D):
+            total += 2 * layer.kernel.shape.num_elements() * int(np.prod(layer.output.shape[1:3]))
+        elif isinstance(layer, keras.layers.Dense):
+            total += 2 * layer.kernel.shape.num_elements()
+    return 3 * total
+
+
+def matrix_rate(precision: str) -> float:
+    """Return floating-point operations a second of a large matrix product, the best of five."""
+    side = 4096
+    dtype = "bfloat16" if precision == "mixed_bfloat16" else "float32"
+    a = keras.ops.ones((side, side), dtype)
+    best = np.inf
+    for _ in range(6):
+        begin = time.perf_counter()
+        np.asarray(keras.ops.matmul(a, a)[0, 0])
+        best = min(best, time.perf_counter() - begin)
+    return 2 * side**3 / best
+
+
+def main(name: str) -> None:
+    """Print images a second of each way: the median of the rounds, and ratios round by round."""
+    experiment = params.load().experiment(name)
+    training, given = experiment.training, experiment.images
+    rng = np.random.default_rng(0)
+    examples = -(-training.batch * (STEPS + 1) // given.classes)
+    shape = (given.size, given.size, given.channels)
+    images = rng.integers(0, 256, (given.classes, examples, *shape), dtype=np.uint8)
+    backend.set_up(1, precision=training.precision)
+    _, objective = assemble(experiment, shape, given.classes)
+    model = objective.model
+    model.compile(
+        optimizer=train.optimizer(training.optimizer, steps=1000),
+        loss=objective.loss,
+        metrics=objective.metrics,
+    )
+    fixed = training.model_copy(update={"steps": STEPS})
+    batches = train.Batches(images, objective, fixed, 1, augment=True)
+    one, targets = batches.batch(0)
+    constant = keras.ops.convert_to_tensor(one), keras.ops.convert_to_tensor(targets)
+
+    def fed() -> None:
+        train.one_pass(model.train_on_batch, batches, "")
+
+    def bare() -> None:
+        for _ in range(STEPS):
+            float(model.train_on_batch(*constant, return_dict=True)["loss"])
+
+    ways: dict[str, Callable] = {"pipeline": fed, "bare step": bare}
+    if experiment.network.name == "resnet9" and experiment.objective.name == "classifier":
+        step = in_pytorch(experiment, one, targets)
+        ways["PyTorch, bare step"] = lambda: [step() for _ in range(STEPS)]
+    for way in ways.values():
+        way()  # compiled, and warm
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way, run in ways.items():
+            begin = time.perf_counter()
+            run()
+            rates[way].append(STEPS * len(one) / (time.perf_counter() - begin))
+    print(f"{name}: {training.precision}, batches of {len(one)}")
+    for way, found in rates.items():
+        ratios = [ours / theirs for ours, theirs in zip(rates["pipeline"], found, strict=True)]
+        print(
+            f"{way:20} {statistics.median(found):7.0f} images/s; the pipeline's in a round: "
+            f"{statistics.median(ratios):.2f} times ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+    reached = statistics.median(rates["pipeline"]) * operations(model)
+    most = matrix_rate(training.precision)
+    print(
+        f"{reached / 1e9:.0f} of {most / 1e9:.0f} GFLOP/s of a matrix product: {reached / most:.0%}"
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "cifar100-resnet")

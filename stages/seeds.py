@@ -1,0 +1,131 @@
+"""Stage `seeds`: an experiment from more seeds, to tell a better network from a luckier one.
+
+metrics/<dataset>/<experiment>, made from the seed of params.yaml
+->  metrics/seeds/<experiment>.json: of each figure the mean, the standard deviation and the values
+
+With another seed differ initial weights, batches, dropout and augmentation; splits and tasks have
+seeds of their own and stay. Each seed is run by the stages themselves, in a folder of its own under
+.resume/ with a params.yaml in which only the seed differs; what is finished there is not run again.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from stages import files, params
+from stages.command import UserError, run
+
+_STAGES = ("train", "encode", "oneshot", "retrieval")
+_PARTS = ("network", "oneshot", "retrieval")
+_MEASURES = ("accuracy", "pair_auc", "mean_average_precision")
+_BESIDE = ("pixels", "untrained", "pca", "train", "validation")  # no figures of trained codes
+_DIGITS = 6  # decimals of a fraction in a metrics file
+
+
+def figures_of(metrics: Path) -> dict[str, float]:
+    """Return the figures of an experiment's trained codes, and of its seen test images.
+
+    Args:
+        metrics: the experiment's folder below metrics/.
+
+    Returns:
+        Each figure by its path, as in params.yaml's check:
+        oneshot/20-way/neural_codes/l2/accuracy.
+
+    Raises:
+        UserError: for a file that is missing or no JSON.
+    """
+    found = {}
+    for part in _PARTS:
+        for path, value in _leaves(files.read_json(metrics / f"{part}.json"), part):
+            *place, measure = path.split("/")
+            if measure in _MEASURES and not set(place) & set(_BESIDE):
+                found[path] = value
+    return found
+
+
+def _leaves(content: object, prefix: str) -> Iterator[tuple[str, object]]:
+    """Yield the values of nested dictionaries by their paths."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from _leaves(value, f"{prefix}/{key}")
+    else:
+        yield prefix, content
+
+
+def spread(runs: list[dict[str, float]]) -> dict[str, dict]:
+    """Return of each figure its mean, standard deviation and values over runs from several seeds.
+
+    Args:
+        runs: two or more of the same figures; see `figures_of`.
+
+    Raises:
+        UserError: when the runs have not the same figures.
+    """
+    if any(each.keys() != runs[0].keys() for each in runs):
+        raise UserError("metrics: seeds differ in what was measured; delete .resume, run dvc repro")
+    found = {}
+    for path in runs[0]:
+        values = np.array([each[path] for each in runs], np.float64)
+        found[path] = {
+            "mean": round(float(values.mean()), _DIGITS),
+            "sd": round(float(values.std(ddof=1)), _DIGITS),  # of a sample: n - 1
+            "values": [round(float(value), _DIGITS) for value in values],
+        }
+    return found
+
+
+def run_again(name: str, experiment: params.Experiment, seed: int, folder: Path) -> Path:
+    """Run an experiment's stages from a seed in a folder, and return its metrics' folder.
+
+    Raises:
+        UserError: when a stage fails, which has said why.
+    """
+    metrics = folder / "metrics" / experiment.dataset / name
+    if (metrics / "retrieval.json").exists():  # the last file of the last stage's but for pictures
+        return metrics
+    for room in ("arrays", "tasks"):
+        link = folder / "data" / room / experiment.dataset
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path("data", room, experiment.dataset).resolve())
+    given = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    files.write_text(folder / "params.yaml", yaml.safe_dump(given | {"seed": seed}))
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    for stage in _STAGES:
+        print(f"seed {seed}: {stage}", flush=True)
+        words = [sys.executable, "-m", f"stages.{stage}", name]
+        if subprocess.run(words, cwd=folder, env=here, check=False).returncode:
+            raise UserError(f"{stage} from seed {seed} failed, see the line before")
+    return metrics
+
+
+def main(name: str) -> None:
+    """Run one experiment from its other seeds, and write what all of them measured."""
+    settings = params.load()
+    if name not in settings.seeds:
+        raise UserError(f"params.yaml: seeds: no entry {name!r}; there are: {list(settings.seeds)}")
+    experiment = settings.experiment(name)
+    metrics = Path("metrics", experiment.dataset, name)
+    first = figures_of(metrics)
+    # What the first seed measured stands for all that the others depend on: where it has changed,
+    # they are run anew.
+    digest = hashlib.sha256(repr((experiment, first)).encode()).hexdigest()[:16]
+    seeds = [settings.seed + further for further in range(settings.seeds[name].count)]
+    runs = [first]
+    for seed in seeds[1:]:
+        folder = files.state_folder("seeds", f"{name}-{seed}", digest)
+        runs.append(figures_of(run_again(name, experiment, seed, folder)))
+    files.write_json(
+        Path("metrics/seeds", f"{name}.json"), {"seeds": seeds, "figures": spread(runs)}
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,104 @@
+"""What several seeds say of an experiment, and of two: read back from metrics/seeds."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from stages import files, params
+from stages.command import UserError
+from stages.measures.comparison import paired_by_seed
+from stages.results import Finite
+
+_WORDS = {"network": "seen classes", "retrieval": "retrieval, mAP"}
+_MEASURES = {"accuracy", "mean_average_precision"}
+
+
+class _Figure(pydantic.BaseModel):
+    mean: Finite
+    sd: Finite
+    values: list[Finite]
+
+
+class _Spread(pydantic.BaseModel):
+    seeds: list[int]
+    figures: dict[str, _Figure]
+
+
+def read(name: str) -> _Spread:
+    """Return what an experiment measured from several seeds.
+
+    Raises:
+        UserError: for a file that is missing, no JSON, or without a value of every seed.
+    """
+    path = Path("metrics/seeds", f"{name}.json")
+    content = files.read_json(path)
+    try:
+        found = _Spread.model_validate(content)
+        if any(len(each.values) != len(found.seeds) for each in found.figures.values()):
+            raise ValueError("a figure has not a value of every seed")
+    except ValueError as error:  # pydantic's, too
+        raise UserError(
+            f"{path}: damaged ({str(error)[:200]}); delete it and run dvc repro"
+        ) from None
+    return found
+
+
+def best_by_measure(found: _Spread) -> dict[str, tuple[tuple[str, ...], _Figure]]:
+    """Return of each measure the layer and distance whose mean over the seeds is highest.
+
+    Returns:
+        (where, figure) by the measure in words; where is (layer, distance), or () of seen classes.
+    """
+    best: dict[str, tuple[tuple[str, ...], _Figure]] = {}
+    for path, figure in found.figures.items():
+        part, *place, measure = path.split("/")
+        if measure not in _MEASURES:
+            continue
+        if part == "oneshot":
+            tasks, *place = place
+            words = f"{tasks.replace('_', ' ')} one-shot"
+        else:
+            words = _WORDS[part]
+        where = () if part == "network" else tuple(place)
+        if words not in best or figure.mean > best[words][1].mean:
+            best[words] = where, figure
+    return best
+
+
+def rows(settings: params.Params) -> Iterator[dict[str, Any]]:
+    """Yield a row for each experiment with several seeds and each of its measures.
+
+    Yields:
+        `experiment`, `dataset`, `seeds` (how many), `measure` in words, `where` (layer and
+        distance), `mean`, `sd`; and `against`, the first experiment of the dataset with the same
+        seeds, with what `paired_by_seed` says of both as `compared`: None where it is the first.
+    """
+    there = {
+        name: read(name)
+        for name in settings.seeds
+        if Path("metrics/seeds", f"{name}.json").exists()
+    }
+    for name, found in there.items():
+        dataset = settings.seeds[name].dataset
+        reference = next(
+            other for other in there
+            if settings.seeds[other].dataset == dataset and there[other].seeds == found.seeds
+        )  # fmt: skip
+        beside = best_by_measure(there[reference])
+        for measure, (where, figure) in best_by_measure(found).items():
+            compared = None
+            if reference != name and measure in beside:
+                compared = paired_by_seed(figure.values, beside[measure][1].values)
+            yield {
+                "experiment": name,
+                "dataset": dataset,
+                "seeds": len(found.seeds),
+                "measure": measure,
+                "where": where,
+                "mean": figure.mean,
+                "sd": figure.sd,
+                "against": reference if compared else None,
+                "compared": compared,
+            }

@@ -1,0 +1,147 @@
+"""An experiment from several seeds: what is gathered, and what is said of it."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import archives
+import pytest
+
+from stages import params, seeds, spread
+from stages.command import UserError
+
+ONESHOT = {
+    "2-way": {
+        "chance": 0.5,
+        "neural_codes": {"l2": {"accuracy": 0.75, "ci95_low": 0.7, "ci95_high": 0.8}},
+        "pixels": {"l2": {"accuracy": 0.6}},
+        "untrained": {"neural_codes": {"l2": {"accuracy": 0.55}}},
+    }
+}
+RETRIEVAL = {
+    "neural_codes": {"l2": {"mean_average_precision": 0.5, "precision_at_1": 0.7}},
+    "pca": {"neural_codes": {"16": {"plain": {"mean_average_precision": 0.4}}}},
+}
+NETWORK = {"parameters": 9, "seen": {"train": {"accuracy": 1.0}, "test": {"accuracy": 0.9}}}
+
+
+def write_metrics(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for part, found in (("oneshot", ONESHOT), ("retrieval", RETRIEVAL), ("network", NETWORK)):
+        (folder / f"{part}.json").write_text(json.dumps(found))
+    return folder
+
+
+def test_figures_are_those_of_trained_codes_and_of_test_images(tmp_path):
+    assert seeds.figures_of(write_metrics(tmp_path / "metrics")) == {
+        "network/seen/test/accuracy": 0.9,
+        "oneshot/2-way/neural_codes/l2/accuracy": 0.75,
+        "retrieval/neural_codes/l2/mean_average_precision": 0.5,
+    }
+
+
+def test_spread_by_hand():
+    values = [0.5, 0.25, 0.75, 0.5, 0.5]
+    found = seeds.spread([{"a": value} for value in values])
+    sd = round(statistics.stdev(values), 6)
+    assert found == {"a": {"mean": 0.5, "sd": sd, "values": values}}
+
+
+def test_seeds_that_measured_other_things_are_refused():
+    with pytest.raises(UserError, match="differ in what was measured"):
+        seeds.spread([{"a": 0.5}, {"b": 0.5}])
+
+
+def written(folder: Path, name: str, **figures: list[float]) -> None:
+    """Write metrics/seeds/<name>.json by figures of retrieval in two distances."""
+    runs = [
+        {f"retrieval/codes/{distance}/mean_average_precision": value for distance, value in each}
+        for each in zip(*([(d, v) for v in values] for d, values in figures.items()), strict=True)
+    ]
+    path = folder / "metrics/seeds" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"seeds": list(range(1, len(runs) + 1)), "figures": seeds.spread(runs)}
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """Return params of two experiments with three seeds, whose figures stand in metrics/seeds."""
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "digits-siamese", l2=[0.3, 0.4, 0.5], l2_normalised=[0.3, 0.4, 0.4])
+    written(tmp_path, "digits-classifier", l2=[0.5, 0.5, 0.8], l2_normalised=[0.6, 0.7, 0.8])
+    given = params.load(archives.PARAMS)
+    three = params.Seeds(dataset="digits", count=3)
+    named = {"digits-siamese": three, "digits-classifier": three, "cifar100-siamese": three}
+    return given.model_copy(update={"seeds": named})
+
+
+def test_two_experiments_are_compared_by_their_seeds_in_the_best_distance_of_each(settings):
+    first, second = spread.rows(settings)
+    assert (first["experiment"], first["where"]) == ("digits-siamese", ("codes", "l2"))
+    assert (first["mean"], first["sd"]) == (0.4, 0.1)
+    assert first["against"] is None
+    assert second["where"] == ("codes", "l2_normalised")
+    assert second["against"] == "digits-siamese"
+    assert second["compared"]["difference"] == pytest.approx(0.3)
+    assert second["compared"]["ci95_low"] == pytest.approx(0.3)  # the same with every seed
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "{}", '{"seeds": [1, 2], "figures": {"a": {"mean": 1, "sd": 0, "values": [1]}}}'],
+)
+def test_a_damaged_file_is_one_line(settings, text):
+    Path("metrics/seeds/digits-siamese.json").write_text(text)
+    with pytest.raises(UserError, match=r"metrics/seeds/digits-siamese\.json: damaged"):
+        list(spread.rows(settings))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Return a small project in which one experiment was run from one seed."""
+    folder = tmp_path_factory.mktemp("seeds")
+    archives.write_project(folder)
+    for stage, what in (
+        ("prepare", "digits"), ("tasks", "digits"), *((s, "digits-siamese") for s in seeds._STAGES)
+    ):  # fmt: skip
+        assert run_stage(folder, stage, what).returncode == 0
+    return folder
+
+
+def run_stage(folder: Path, stage: str, what: str) -> subprocess.CompletedProcess:
+    words = [sys.executable, "-m", f"stages.{stage}", what]
+    env = os.environ | {"PYTHONPATH": str(archives.PARAMS.parent)}
+    return subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def test_the_second_seed_is_what_its_own_run_would_measure(project):
+    assert run_stage(project, "seeds", "digits-siamese").returncode == 0
+    found = json.loads((project / "metrics/seeds/digits-siamese.json").read_text())
+    assert found["seeds"] == [1, 2]
+    own = seeds.figures_of(project / "metrics/digits/digits-siamese")
+    assert {path: each["values"][0] for path, each in found["figures"].items()} == own
+
+    given = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(f"seed: 2\n{given.removeprefix('seed: 1')}")
+    for stage in seeds._STAGES:
+        assert run_stage(project, stage, "digits-siamese").returncode == 0
+    again = seeds.figures_of(project / "metrics/digits/digits-siamese")
+    assert {path: each["values"][1] for path, each in found["figures"].items()} == again
+    (project / "params.yaml").write_text(given)
+
+
+def test_a_seed_that_fails_is_said_and_nothing_is_written(project):
+    (project / "metrics/seeds/digits-siamese.json").unlink(missing_ok=True)
+    for state in (project / ".resume").glob("seeds-*/metrics"):
+        state.rename(state.with_name("gone"))
+    (project / "data/tasks/digits").rename(project / "data/tasks/away")
+    done = run_stage(project, "seeds", "digits-siamese")
+    (project / "data/tasks/away").rename(project / "data/tasks/digits")
+    assert done.returncode == 1
+    assert "oneshot from seed 2 failed" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (project / "metrics/seeds/digits-siamese.json").exists()
