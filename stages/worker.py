@@ -2,8 +2,8 @@
 
 In a clone of its own, which shares nothing but git and DVC's remote with those who wait for the
 result: takes what is newest, runs the stage, after those before it that have changed, and gives
-back what came of it: weights, codes and pages to the remote, dvc.lock and metrics to git. Workers may
-do so at one time, a stage each.
+back what came of it: weights, codes and pages to the remote, dvc.lock and metrics to git. Several
+workers may do so at one time, a stage each.
 """
 
 import shlex

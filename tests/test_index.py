@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_report import toy  # noqa: F401
 
-from stages import index, params
+from stages import files, index, params, seeds
 
 
 @pytest.fixture
@@ -17,7 +17,8 @@ def text(monkeypatch):
     settings = params.load()
     experiment = settings.experiments["digits-siamese"].model_copy(update={"dataset": "toy"})
     named = dict.fromkeys(("toy-classifier", "toy-siamese"), experiment)
-    changed = settings.model_copy(update={"experiments": named})
+    seeds = dict.fromkeys(named, params.Seeds(dataset="toy", count=3))
+    changed = settings.model_copy(update={"experiments": named, "seeds": seeds})
     monkeypatch.setattr(params, "load", lambda: changed)
 
     def written() -> str:
@@ -90,3 +91,24 @@ def test_figures_of_which_a_part_is_missing(text, lacks):
 def test_without_any_experiment_it_says_so(text):
     shutil.rmtree("metrics")
     assert "Nothing is measured yet." in text()
+
+
+def test_several_seeds_have_a_row_each_beside_the_first_experiment(text):
+    assert "Several seeds" not in text()
+    for name, values in (("toy-classifier", [0.5, 0.6, 0.7]), ("toy-siamese", [0.4, 0.4, 0.4])):
+        runs = [{"oneshot/3-way/codes/l2/accuracy": value} for value in values]
+        found = {"seeds": [1, 2, 3], "figures": seeds.spread(runs)}
+        files.write_json(Path("metrics/seeds", f"{name}.json"), found)
+    words = text().split("Mean and standard deviation over the seeds")[1]
+    assert "toy-classifier 3-way one-shot codes, L2 3 60.0 10.0 –" in words
+    minus = "\N{MINUS SIGN}"
+    above = f"{minus}20.0 {minus}44.8 to +4.8"
+    row = f"toy-siamese 3-way one-shot codes, L2 3 40.0 0.0 toy-classifier: {above}"
+    assert row in words
+
+
+def test_the_page_forgets_what_seeds_kept(text):
+    kept = Path(".resume/seeds-toy-classifier-2-0123456789abcdef")
+    kept.mkdir(parents=True)
+    text()
+    assert not kept.exists()
