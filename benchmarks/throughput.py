@@ -7,6 +7,7 @@ plain PyTorch. Also the share of what this machine's matrix product reaches. Fou
 """
 
 import itertools
+import math
 import statistics
 import sys
 import time
@@ -83,9 +84,9 @@ def operations(model: keras.Model) -> int:
     total = 0
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.Conv2D):
-            total += 2 * layer.kernel.shape.num_elements() * int(np.prod(layer.output.shape[1:3]))
+            total += 2 * math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:3])
         elif isinstance(layer, keras.layers.Dense):
-            total += 2 * layer.kernel.shape.num_elements()
+            total += 2 * math.prod(layer.kernel.shape)
     return 3 * total
 
 

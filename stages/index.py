@@ -156,8 +156,9 @@ def main() -> None:
     )
     path = Path("reports/index.html")
     files.write_text(path, text)
-    for name in settings.seeds:
-        files.forget_states("seeds", f"{name}-*")
+    for name, seeds in settings.seeds.items():
+        for further in range(1, seeds.count):
+            files.forget_states("seeds", f"{name}-{settings.seed + further}")
     print(f"{path}: {len(rows)} experiments")
 
 

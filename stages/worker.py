@@ -20,7 +20,7 @@ _DVC = (sys.executable, "-m", "dvc")
 
 def ran(*words: str) -> bool:
     """Run a command, which shows what it has to say, and return whether it ended well."""
-    print("+", shlex.join(words[words.index("dvc") :] if "dvc" in words else words), flush=True)
+    print("+", shlex.join(words), flush=True)
     return not subprocess.run(words, check=False).returncode
 
 
