@@ -5,7 +5,8 @@ metrics/<dataset>/<experiment>: history.csv (a row an epoch) and run.json (secon
 
 After each epoch the state is kept under .resume/, so that a killed run goes on from there and
 ends with the same bytes: everything random is drawn anew each epoch from (seed, epoch). The last
-state stays until `encode` has read the weights: by then DVC has them, too.
+state stays until `encode` has read the weights: by then DVC has them, too. Several processes that
+train together (params.yaml: cluster.launcher) leave their states there as well.
 """
 
 import collections
@@ -19,11 +20,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tqdm
 
-from stages import augmentation, backend, files, params, pixels
+from stages import augmentation, backend, devices, files, params, peers, pixels
 from stages.assembly import assemble
 from stages.backend import keras
 from stages.command import UserError, run
@@ -98,6 +100,7 @@ class Progress:
         self.folder, self.patience = folder, patience
         self.history: list[dict[str, float]] = []
         self.seconds, self.images = 0.0, 0
+        self.description: dict[str, object] = {}
 
     def best(self) -> int:
         """Return the epoch whose weights are kept: of lowest validation loss, or the last."""
@@ -118,29 +121,43 @@ class Progress:
     def resume(self, model: keras.Model) -> None:
         """Load the last whole state, if there is one."""
         kept = sorted(self.folder.glob("epoch-*.weights.h5"))
+        devices.agreed("the epochs that were finished", len(kept) and int(kept[-1].name[6:10]) + 1)
         if not kept:
             return
         state = files.read_json(kept[-1].with_name(kept[-1].name.replace(".weights.h5", ".json")))
         self.history = state["history"]
         self.seconds, self.images = state["seconds"], state["images"]
+        self.description = state["description"]
         model.optimizer.build(model.trainable_variables)
         backend.load_weights(model, kept[-1])
-        print(f"going on after epoch {len(self.history)}", flush=True)
+        if devices.is_first():
+            print(f"going on after epoch {len(self.history)}", flush=True)
 
     def keep(
         self, model: keras.Model, row: dict[str, float], *, seconds: float, images: int
     ) -> None:
-        """Keep the state after an epoch of so many images, of which `row` is the history."""
+        """Keep the state after an epoch of so many images, of which `row` is the history.
+
+        Of several processes the first one writes it.
+        """
         epoch = len(self.history)
         self.history.append({"epoch": epoch + 1} | row)
         self.seconds += seconds
         self.images += images
+        self.description = backend.description()
+        if not devices.is_first():
+            return
         state = self.weights(epoch)
         files.write_json(
             state.with_name(f"epoch-{epoch:04}.json"),
-            {"history": self.history, "seconds": self.seconds, "images": self.images},
+            {
+                "history": self.history,
+                "seconds": self.seconds,
+                "images": self.images,
+                "description": self.description,
+            },
         )
-        with files.replacing(state) as partial:
+        with devices.alone(), files.replacing(state) as partial:
             save_weights(model, partial)
         kept = {self.weights(self.best()).name, state.name}
         for old in self.folder.glob("epoch-*.weights.h5"):
@@ -167,13 +184,15 @@ def fit(
         folder: where the state is kept from epoch to epoch.
 
     Returns:
-        The trained objective, and the progress with history and seconds.
+        The objective after the last epoch, and the progress with history and seconds, which keeps
+        the weights of the best one.
 
     Raises:
         UserError: when the loss is no number.
     """
     training = experiment.training
     backend.set_up(seed, precision=training.precision)
+    devices.use_all()
     _, objective = assemble(experiment, images.shape[2:], len(images))
     model = objective.model
     batches = Batches(images, objective, training, seed, augment=True)
@@ -203,8 +222,8 @@ def fit(
         drawn = sum(each.size for each in batches.drawn)
         progress.keep(model, row, seconds=seconds, images=drawn)
         figures = ", ".join(f"{name} {figure:.4f}" for name, figure in row.items())
-        print(f"{title}: {figures}, {seconds:.0f} s", flush=True)
-    backend.load_weights(model, progress.weights(progress.best()))
+        if devices.is_first():
+            print(f"{title}: {figures}, {seconds:.0f} s", flush=True)
     return objective, progress
 
 
@@ -220,9 +239,10 @@ def one_pass(step: Callable, batches: Batches, title: str) -> dict[str, float]:
         title: what the bar on a terminal is called.
     """
     totals, count = collections.Counter(), 0
-    bar = tqdm.tqdm(batches, title, total=len(batches), unit="batch", disable=None, leave=False)
+    hidden = None if devices.is_first() else True  # None: shown on a terminal
+    bar = tqdm.tqdm(batches, title, total=len(batches), unit="batch", disable=hidden, leave=False)
     for images, targets in bar:
-        for name, figure in step(images, targets, return_dict=True).items():
+        for name, figure in step(*devices.part(images, targets), return_dict=True).items():
             totals[name] += float(figure) * len(images)
         count += len(images)
     return {name: total / count for name, total in totals.items()}
@@ -298,8 +318,8 @@ def as_csv(history: list[dict[str, float]]) -> str:
     return text.getvalue()
 
 
-def main(name: str) -> None:
-    """Train one experiment and write its weights, history and run."""
+def given(name: str) -> dict[str, Any]:
+    """Return what `fit` is given for an experiment, by the names of its arguments."""
     settings = params.load()
     experiment = settings.experiment(name)
     arrays = pixels.as_given(files.read_splits(experiment.dataset), experiment.images)
@@ -308,9 +328,25 @@ def main(name: str) -> None:
     if experiment.training.augmentation.rotated_classes:
         images = augmentation.with_rotated_classes(images)
         validation = None if validation is None else augmentation.with_rotated_classes(validation)
+    return {
+        "images": images,
+        "validation": validation,
+        "experiment": experiment,
+        "seed": settings.seed,
+        "folder": folder,
+    }
 
-    objective, progress = fit(images, validation, experiment, seed=settings.seed, folder=folder)
 
+def main(name: str) -> None:
+    """Train one experiment and write its weights, history and run."""
+    training = given(name)
+    launcher = params.load().cluster.launcher
+    if launcher:
+        peers.train_together(launcher, name)
+    objective, progress = fit(**training)  # what is left of it: after others, nothing
+    backend.load_weights(objective.model, progress.weights(progress.best()))
+
+    experiment = training["experiment"]
     metrics = Path("metrics", experiment.dataset, name)
     with files.replacing(Path("data/models", experiment.dataset, f"{name}.weights.h5")) as partial:
         # A new model around the same layers: without the optimizer's state, three times smaller.
@@ -322,7 +358,7 @@ def main(name: str) -> None:
             "epochs": len(progress.history),
             "seconds": round(progress.seconds, 1),
             "images_per_second": round(progress.images / progress.seconds),
-            **backend.description(),
+            **progress.description,
         },
     )
 
