@@ -9,7 +9,7 @@ learned distance
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,51 +17,53 @@ import numpy as np
 import tqdm
 
 from stages import backend, files, params, pixels
-from stages.assembly import assemble
-from stages.backend import keras
 from stages.command import UserError, run
+from stages.encoder import Architecture, Encoder, codes_of, judged_of, objective_of
+from stages.engine import Here, OnDask, engine
 from stages.measures import verification
 from stages.measures.classification import classification_scores
 from stages.measures.distances import l2_normalised
 from stages.measures.pairs import draw_pairs
 
 
-def predicted(
-    extractor: keras.Model, images: np.ndarray, batch: int, *, mirrored: bool = False
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the outputs for class-sorted images, a batch at a time.
+def outputs_of(
+    function: Callable[[Encoder, np.ndarray], Any],
+    encoder: Any,
+    images: np.ndarray,
+    batch: int,
+    workers: Here | OnDask,
+) -> Iterator[Any]:
+    """Yield what `codes_of` or `judged_of` returns for class-sorted images, a batch at a time.
 
     Args:
-        extractor: Keras model from images to a dict of outputs.
+        function: which of the two.
+        encoder: the `Encoder`, as `workers` share it.
         images: uint8 (classes, examples, height, width, channels).
         batch: images at a time.
-        mirrored: yield the mean of an image's outputs and of those of its mirror image.
-
-    Yields:
-        float32 (batch, dim) by the name of the output; feature maps are flattened.
+        workers: who computes it.
     """
     flat = images.reshape(-1, *images.shape[2:])
-    for start in tqdm.trange(0, len(flat), batch, unit="batch", disable=None, leave=False):
-        given = flat[start : start + batch]
-        outputs = extractor.predict_on_batch(given)
-        if mirrored:
-            others = extractor.predict_on_batch(given[:, :, ::-1])
-            outputs = {name: (outputs[name] + others[name]) / 2 for name in outputs}
-        yield {name: np.float32(each).reshape(len(each), -1) for name, each in outputs.items()}
+    starts = range(0, len(flat), batch)
+    jobs = ((encoder, np.asarray(flat[start : start + batch])) for start in starts)
+    outputs = workers.map(function, jobs)
+    yield from tqdm.tqdm(outputs, total=len(starts), unit="batch", disable=None, leave=False)
 
 
-def write_codes(
-    folder: Path, ending: str, extractor: keras.Model, images: np.ndarray, chosen: params.Codes
-) -> None:
-    """Write the codes of images, in <layer><ending> for each output of `extractor`.
+def write_codes(folder: Path, ending: str, outputs: Iterable[dict], count: int) -> None:
+    """Write the codes of images, in <layer><ending> for each layer.
 
-    They go to disk as they are made: memory holds one batch of each layer, never a whole one.
+    They go to disk as they are made: memory holds few batches of each layer, never a whole one.
+
+    Args:
+        folder: where to.
+        ending: of the files' names.
+        outputs: float32 (batch, dim) by the name of the layer, of one batch after another.
+        count: images in all.
     """
-    count = images.shape[0] * images.shape[1]
     with contextlib.ExitStack() as stack:
         write = {}
-        for outputs in predicted(extractor, images, chosen.batch, mirrored=chosen.mirrored):
-            for name, codes in outputs.items():
+        for batch in outputs:
+            for name, codes in batch.items():
                 if name not in write:
                     file = files.writing_array(
                         folder / f"{name}{ending}", (count, codes.shape[1]), "<f4"
@@ -129,36 +131,38 @@ def main(name: str) -> None:
             f"{images.shape[1]} training images of a class"
         )
     turns = 4 if experiment.training.augmentation.rotated_classes else 1
-    backend.set_up(settings.seed)  # the untrained network is the one trained from
-    network, objective = assemble(experiment, images.shape[2:], turns * len(images))
-    layers = {layer: network.get_layer(layer).output for layer in chosen.layers}
-    extractor = keras.Model(network.input, layers)
-    outputs = keras.Model(network.input, {"outputs": objective.outputs})
-
-    with files.replacing(Path("data/codes", experiment.dataset, name)) as folder:
+    architecture = Architecture(experiment, settings.seed, images.shape[2:], turns * len(images))
+    objective = objective_of(architecture)
+    seen = {
+        split.removeprefix("seen_"): arrays[split]
+        for split in ("seen_train", "seen_validation", "seen_test")
+        if split in arrays
+    }
+    with (
+        files.replacing(Path("data/codes", experiment.dataset, name)) as folder,
+        engine(settings.cluster.scheduler) as workers,
+    ):
         for state in ("untrained", "trained"):
             if state == "trained":
                 backend.load_weights(
                     objective.model, Path("data/models", experiment.dataset, f"{name}.weights.h5")
                 )
-            write_codes(folder / state, ".npy", extractor, arrays["unseen"], chosen)
-            write_codes(folder / state, ".seen.npy", extractor, images[:, : chosen.seen], chosen)
-            print(f"{name}: {state} codes of {', '.join(layers)}", flush=True)
+            shared = workers.share(Encoder(architecture, objective.model.get_weights()))
+            for ending, array in {
+                ".npy": arrays["unseen"], ".seen.npy": images[:, : chosen.seen]
+            }.items():  # fmt: skip
+                outputs = outputs_of(codes_of, shared, array, chosen.batch, workers)
+                write_codes(folder / state, ending, outputs, array.shape[0] * array.shape[1])
+            print(f"{name}: {state} codes of {', '.join(chosen.layers)}", flush=True)
         head = objective.head()
         if head:
             files.write_array(folder / "head.npy", np.append(*head).astype(np.float32))
-        seen = {
-            split.removeprefix("seen_"): arrays[split]
-            for split in ("seen_train", "seen_validation", "seen_test")
-            if split in arrays
+        judged = {
+            split: np.concatenate(list(outputs_of(judged_of, shared, array, chosen.batch, workers)))
+            for split, array in seen.items()
         }
         figures = _JUDGES[objective.judged_by](
-            {
-                split: np.concatenate(
-                    [each["outputs"] for each in predicted(outputs, array, chosen.batch)]
-                )
-                for split, array in seen.items()
-            },
+            judged,
             {split: files.labels_of(array) for split, array in seen.items()},
             head=head,
             pairs=chosen.pairs,

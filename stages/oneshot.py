@@ -5,15 +5,20 @@ data/codes/<dataset>/<experiment>, data/tasks/<dataset>
 ways up to that of the widest set of tasks
 """
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from stages import codes, files, params
 from stages.command import run
+from stages.engine import Here, OnDask, engine
 from stages.measures.episodes import hits_by_ways, one_shot_hits
 from stages.measures.intervals import wilson
 
+_TASKS = 2500  # of a job: seconds of work at most, and little to be sent
 _DIGITS = 6  # decimals of a fraction in a metrics file, far below any interval's width
 
 
@@ -28,9 +33,37 @@ def figures(hits: np.ndarray) -> dict[str, float]:
     return {name: round(float(value), _DIGITS) for name, value in named.items()}
 
 
+def in_blocks(
+    measure: Callable[..., np.ndarray],
+    shared: Any,
+    tasks: np.ndarray,
+    labels: np.ndarray,
+    workers: Here | OnDask,
+) -> np.ndarray:
+    """Return what a measure returns for tasks, which are given to it block by block.
+
+    Args:
+        measure: (codes, tasks, labels) -> an array of a row a task, none of which depends on the
+            other tasks.
+        shared: the codes, as `workers` share them.
+        tasks: (tasks, 1 + ways), integers.
+        labels: (n,), integers, the class of each image.
+        workers: who computes it.
+    """
+    starts = range(0, len(tasks), _TASKS)
+    jobs = ((shared, np.asarray(tasks[start : start + _TASKS]), labels) for start in starts)
+    return np.concatenate(list(workers.map(measure, jobs)))
+
+
 def main(name: str) -> None:
     """Score one experiment on every task set of its dataset."""
-    experiment = params.load().experiment(name)
+    settings = params.load()
+    with engine(settings.cluster.scheduler) as workers:
+        score(name, settings.experiment(name), workers)
+
+
+def score(name: str, experiment: params.Experiment, workers: Here | OnDask) -> None:
+    """Write the figures of one experiment."""
     tasks = files.read_tasks(experiment.dataset)
     labels = codes.labels_of(experiment.dataset)
     found = {
@@ -41,12 +74,15 @@ def main(name: str) -> None:
     courses: list[tuple] = []
     layers, distances = experiment.codes.layers, experiment.oneshot.distances
     for space in codes.spaces(experiment.dataset, name, layers, distances):
+        shared = workers.share(space.codes)
         for each, drawn in tasks.items():
+            measure = functools.partial(one_shot_hits, head=space.head)
             with codes.refused(experiment.dataset, name):
-                hits = one_shot_hits(space.codes, drawn, labels, head=space.head)
+                hits = in_blocks(measure, shared, drawn, labels, workers)
             found[each][space.keys] = figures(hits)
             print(f"{name}: {each}: {'/'.join(space.keys)} {hits.mean():.3f}", flush=True)
-        by_ways = hits_by_ways(space.codes, widest, labels, head=space.head)
+        measure = functools.partial(hits_by_ways, head=space.head)
+        by_ways = in_blocks(measure, shared, widest, labels, workers)
         for ways, hits in enumerate(by_ways.T, 2):
             courses.append(("/".join(space.keys), ways, *figures(hits).values()))
     metrics = Path("metrics", experiment.dataset, name)

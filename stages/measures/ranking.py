@@ -4,10 +4,16 @@ No index, no cut-off: mean average precision that is silently computed on the fi
 is another measure under the same name.
 """
 
-from multiprocessing.pool import ThreadPool
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
+from stages.engine import HERE, Here, OnDask
 from stages.measures.distances import distances_of
 
 MEASURES = (
@@ -21,11 +27,22 @@ MEASURES = (
 
 RECALLS = np.arange(1, 21) / 20
 
+_CORES = os.cpu_count() or 1
+_THREADS = ThreadPoolExecutor(_CORES)  # sorting and searching release the interpreter's lock
+_LARGE = 128  # rows and columns of a product from which on all are rounded alike
+_ROWS = 512  # queries whose relevant images are measured at a time
+
 
 def retrieval_scores(
-    codes: np.ndarray, labels: np.ndarray, *, block_bytes: int
+    codes: np.ndarray,
+    labels: np.ndarray,
+    *,
+    block_bytes: int,
+    queries: np.ndarray | None = None,
+    shards: int = 1,
+    workers: Here | OnDask = HERE,
 ) -> dict[str, np.ndarray]:
-    """Score each image as a query against all others, ranked by Euclidean distance of the codes.
+    """Score images as queries against all others, ranked by Euclidean distance of the codes.
 
     An image is relevant when it has the query's class; R is the number of them, the query
     itself, excluded by its index, not among them. P(i) is the share of relevant images among
@@ -48,22 +65,31 @@ def retrieval_scores(
     first.
 
     Distances are |g|² / 2 - q·g in float32, which orders as |q - g| does; only the values are
-    sorted, and the ranks of the relevant images looked up among them.
+    sorted. The rank of a relevant image is the number of relevant images that are at most as far
+    plus, summed over the shards, the number of irrelevant ones: exact, and no shard needs the
+    codes of another.
 
     Args:
         codes: (n, dim), float32.
         labels: (n,), integers, the class of each image.
-        block_bytes: bytes of the block of distances, (queries, n) float32, held at a time (at
-            least one row). In addition there is one copy of the codes. With 4 n² bytes and more
-            it is one product of an array with itself, which costs half.
+        block_bytes: bytes of the block of distances, (queries, n / shards) float32, held at a time
+            by whoever computes it (at least one row). In addition there is one copy of the codes.
+            With one shard, 4 n² bytes and more it is one product of an array with itself, which
+            costs half.
+        queries: int (q,), indices into `codes`, the images that are queries; None for all.
+        shards: parts of the codes, of one size but for one image, which are compared with the
+            queries one by one. Rounding may order two images otherwise whose distances differ by
+            the last bits of float32.
+        workers: who computes it.
 
     Returns:
-        For each of `MEASURES`, in this order, an array (n,), float64, from 0 to 1; and
-        `precision_at_recall`, (n, 20).
+        For each of `MEASURES`, in this order, an array (q,), float64, from 0 to 1; and
+        `precision_at_recall`, (q, 20).
 
     Raises:
-        ValueError: when shapes do not fit, codes are not finite, `block_bytes` is not
-            positive, or a class has one image only, so that its query has none to find.
+        ValueError: when shapes do not fit, codes are not finite, `shards` or `block_bytes` is not
+            positive, `queries` are no indices, or a class has one image only, so that its query
+            has none to find.
     """
     codes, labels = np.asarray(codes, np.float32), np.asarray(labels)
     if codes.ndim != 2 or labels.shape != (len(codes),):
@@ -71,33 +97,213 @@ def retrieval_scores(
             "codes must be (n, dim) and labels (n,). "
             f"Received: codes.shape={codes.shape}, labels.shape={labels.shape}"
         )
-    if block_bytes < 1:
-        raise ValueError(f"block_bytes must be positive. Received: block_bytes={block_bytes}")
-    classes, sizes = _classes(labels)
-    members = np.split(np.argsort(classes, kind="stable"), np.cumsum(sizes)[:-1])
+    for name, value in (("block_bytes", block_bytes), ("shards", shards)):
+        if value < 1:
+            raise ValueError(f"{name} must be positive. Received: {name}={value}")
+    classes, _ = _classes(labels)
+    queries = np.arange(len(codes)) if queries is None else np.asarray(queries)
+    in_range = (queries >= 0) & (queries < len(codes))
+    if queries.ndim != 1 or queries.dtype.kind not in "iu" or not in_range.all():
+        raise ValueError(f"queries must be indices of codes. Received: queries={queries}")
 
-    # Distances do not change when all codes are shifted, but |g|² / 2 - q·g cancels less near
-    # the origin, and constant codes become exact zeros.
-    codes = codes - codes[0]
+    # Sorted by class, the relevant images of a query lie side by side. Distances do not change when
+    # all codes are shifted, but |g|² / 2 - q·g cancels less near the origin, and constant codes
+    # become exact zeros.
+    order = np.argsort(classes, kind="stable")
+    origin, classes, codes = codes[0], classes[order], codes[order]
+    codes -= origin
     half_squares = np.vecdot(codes, codes) / 2
     if not np.isfinite(half_squares).all():
         raise ValueError(
             "codes must be finite, their squares too. "
             f"Received: {np.count_nonzero(~np.isfinite(half_squares))} images where they are not"
         )
-    scores = np.empty((len(codes), len(MEASURES) + len(RECALLS)))
-    rows = max(1, block_bytes // (len(codes) * codes.itemsize))
-    with ThreadPool() as pool:  # sorting and searching release the interpreter's lock
-        for start in range(0, len(codes), rows):
-            block = codes[start : start + rows]
-            distances = block @ codes.T
-            np.subtract(half_squares, distances, out=distances)
-            queries = np.arange(start, start + len(block))
-            distances[queries - start, queries] = np.inf  # last, whatever its duplicates do
-            relevant = [members[label] for label in classes[queries]]
-            scores[queries] = pool.starmap(_scores_of_query, zip(distances, relevant, strict=True))
+    places = np.argsort(order)[queries]
+    order = np.argsort(places, kind="stable")
+    places = places[order]
+
+    edges = np.linspace(0, len(codes), min(shards, len(codes)) + 1).astype(int)
+    bounds = np.searchsorted(classes, np.arange(classes[-1] + 2))
+    parts = [
+        _Shard(start, codes[start:stop], half_squares[start:stop], bounds.clip(start, stop) - start)
+        for start, stop in itertools.pairwise(edges)
+    ]
+    rows = max(1, block_bytes // (np.diff(edges).max() * codes.itemsize))
+    blocks = np.split(places, range(rows, len(places), rows))
+    if len(parts) == 1:
+        shared = workers.share(parts[0])
+        jobs = ((shared, block, classes[block]) for block in blocks)
+        found = workers.map(_scores_in_one_shard, jobs)
+    else:
+        found = _scores_over_shards(parts, codes, classes, blocks, workers)
+    scores = np.empty((len(queries), len(MEASURES) + len(RECALLS)))
+    scores[order] = np.concatenate(list(found))
     single = dict(zip(MEASURES, scores.T[: len(MEASURES)].copy(), strict=True))
     return single | {"precision_at_recall": scores[:, len(MEASURES) :].copy()}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+    """Some of the class-sorted codes.
+
+    Attributes:
+        start: the place of the first one among all.
+        codes: float32 (n, dim).
+        half_squares: float32 (n,), half the square of the length of each.
+        bounds: int (classes + 1,): of a class it has those from bounds[class] to bounds[class + 1].
+    """
+
+    start: int
+    codes: np.ndarray
+    half_squares: np.ndarray
+    bounds: np.ndarray
+
+    def members(self, classes: np.ndarray) -> list[slice]:
+        """Return where those of each of some classes are."""
+        return list(map(slice, self.bounds[classes], self.bounds[classes + 1]))
+
+    def distances(self, queries: np.ndarray, where: slice = slice(None)) -> np.ndarray:
+        """Return float32 (queries, images): |g|² / 2 - q·g of its codes, or of some of them."""
+        distances = queries @ self.codes[where].T
+        return np.subtract(self.half_squares[where], distances, out=distances)
+
+
+def _scores_in_one_shard(shard: _Shard, places: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Score queries at some places of a shard of all codes: float64 (queries, scores)."""
+    if (np.diff(places) == 1).all():  # a view: NumPy sees when an array is multiplied with itself
+        queries = shard.codes[places[0] : places[-1] + 1]
+    else:
+        queries = shard.codes[places]
+    distances = shard.distances(queries)
+    distances[np.arange(len(places)), places] = np.inf  # last, whatever its duplicates do
+    return np.array(_of_each(_scores_of_query, distances, shard.members(classes)))
+
+
+def _scores_of_query(distances: np.ndarray, members: slice) -> tuple[float, ...]:
+    """Score a query, itself infinitely far, by its distances to all images; they are sorted."""
+    found = np.sort(distances[members])[:-1]
+    return _scores(found, _irrelevant_within(distances, members, found))
+
+
+def _scores_over_shards(
+    parts: list[_Shard],
+    codes: np.ndarray,
+    classes: np.ndarray,
+    blocks: list[np.ndarray],
+    workers: Here | OnDask,
+) -> Iterator[np.ndarray]:
+    """Yield the scores of blocks of queries, float64 (queries, scores).
+
+    The shards are asked twice: how far the relevant images of a query are, where they have some,
+    and how many irrelevant ones are as near. Few blocks are on their way from one question to the
+    next at a time.
+    """
+    shared = [workers.share(part) for part in parts]
+    given = ((workers.share(codes[places]), places, classes[places]) for places in blocks)
+    first, second = itertools.tee(given)
+
+    def with_members(of: np.ndarray) -> list[Any]:
+        return [
+            shard
+            for shard, part in zip(shared, parts, strict=True)
+            if part.bounds[of[0]] < part.bounds[of[-1] + 1]
+        ]
+
+    distances = workers.map(
+        _relevant_distances, ((shard, *each) for each in first for shard in with_members(each[2]))
+    )
+    asked = (
+        (queries, of, _sorted_together([next(distances) for _ in with_members(of)]))
+        for queries, _, of in second
+    )
+    third, fourth = itertools.tee(asked)
+    counts = workers.map(
+        _irrelevant_in_shard, ((shard, *each) for each in third for shard in shared)
+    )
+    for _, _, found in fourth:
+        within = [sum(each) for each in zip(*(next(counts) for _ in shared), strict=True)]
+        yield np.array(_of_each(_scores, found, within))
+
+
+def _relevant_distances(
+    shard: _Shard, queries: np.ndarray, places: np.ndarray, classes: np.ndarray
+) -> list[np.ndarray]:
+    """Return how far the relevant images in a shard are from each query, itself left out.
+
+    Queries of a few classes at a time are multiplied with the images of these classes alone, or
+    some more: small products are rounded in another way than the large ones that these distances
+    are compared with, and equal images were not equally far.
+    """
+    found = []
+    for start in range(0, len(queries), _ROWS):
+        members = shard.members(classes[start : start + _ROWS])
+        low = max(0, min(members[0].start, len(shard.codes) - _LARGE))
+        where = slice(low, max(members[-1].stop, low + _LARGE))
+        first = max(0, min(start, len(queries) - _LARGE))
+        rows = shard.distances(queries[first : start + _ROWS], where)[start - first :]
+        for row, own, place in zip(rows, members, places[start:] - shard.start, strict=False):
+            relevant = row[own.start - low : own.stop - low]
+            itself = [place - own.start] if own.start <= place < own.stop else []
+            found.append(np.delete(relevant, itself))
+    return found
+
+
+def _irrelevant_in_shard(
+    shard: _Shard, queries: np.ndarray, classes: np.ndarray, found: list[np.ndarray]
+) -> list[np.ndarray]:
+    """Return `_irrelevant_within` a shard for each query."""
+    return _of_each(_irrelevant_within, shard.distances(queries), shard.members(classes), found)
+
+
+def _irrelevant_within(distances: np.ndarray, members: slice, found: np.ndarray) -> np.ndarray:
+    """Return of each distance in `found` how many irrelevant images are at most as far.
+
+    Args:
+        distances: float32 (images,), from the query; they are overwritten.
+        members: which of the images are of the query's class.
+        found: float32 (R,), sorted.
+    """
+    irrelevant = len(distances) - (members.stop - members.start)
+    distances[members] = np.inf
+    distances.sort()
+    return distances[:irrelevant].searchsorted(found, side="right")
+
+
+def _sorted_together(parts: list[list[np.ndarray]]) -> list[np.ndarray]:
+    """Return the sorted distances of each query from those in each shard."""
+    return [np.sort(np.concatenate(each)) for each in zip(*parts, strict=True)]
+
+
+def _of_each(function: Callable, *rows: Sequence) -> list:
+    """Return what a function returns for each query, in their order."""
+    calls = list(zip(*rows, strict=True))
+    size = -(-len(calls) // (4 * _CORES))
+    parts = [calls[start : start + size] for start in range(0, len(calls), size)]
+    results = _THREADS.map(lambda part: list(itertools.starmap(function, part)), parts)
+    return list(itertools.chain.from_iterable(results))
+
+
+def _scores(found: np.ndarray, within: np.ndarray) -> tuple[float, ...]:
+    """Score a query.
+
+    Args:
+        found: float32 (R,), the sorted distances of the relevant images.
+        within: int (R,), of each how many irrelevant images are at most as far.
+    """
+    total = len(found)
+    hits = found.searchsorted(found, side="right")  # relevant images that are at most as far
+    ranks = within + hits
+    place = np.arange(1, total + 1)
+    worst = within + place  # the rank, with the irrelevant of a tied group before it
+    at_r = worst <= total
+    return (
+        (hits / ranks).mean(),
+        (worst[:1] <= 1).sum(),
+        (worst[:5] <= 5).sum() / 5,
+        at_r.sum() / total,
+        (place / worst)[at_r].sum() / total,
+        *(hits / ranks)[-(-np.arange(1, len(RECALLS) + 1) * total // len(RECALLS)) - 1],
+    )
 
 
 def nearest(codes: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:
@@ -117,27 +323,6 @@ def nearest(codes: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:
         distances[query] = np.inf
         found[row] = np.argsort(distances, kind="stable")[:count]
     return found
-
-
-def _scores_of_query(distances: np.ndarray, relevant: np.ndarray) -> tuple[float, ...]:
-    """Score one query; its own distance is infinite, it is among `relevant`, ranks are sorted."""
-    found = np.sort(distances[relevant])[:-1]
-    distances.sort()
-    total = len(found)
-    # Of each relevant image: how many images, and how many relevant ones, are at most as far.
-    ranks = distances.searchsorted(found, side="right")
-    hits = found.searchsorted(found, side="right")
-    place = np.arange(1, total + 1)
-    worst = ranks - hits + place  # the rank, with the irrelevant of a tied group before it
-    at_r = worst <= total
-    return (
-        (hits / ranks).mean(),
-        (worst[:1] <= 1).sum(),
-        (worst[:5] <= 5).sum() / 5,
-        at_r.sum() / total,
-        (place / worst)[at_r].sum() / total,
-        *(hits / ranks)[-(-np.arange(1, len(RECALLS) + 1) * total // len(RECALLS)) - 1],
-    )
 
 
 def chance_average_precision(labels: np.ndarray) -> float:
