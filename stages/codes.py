@@ -15,7 +15,7 @@ from stages import files
 from stages.command import UserError
 from stages.measures.distances import DISTANCES
 
-BESIDE = ("pixels", "untrained", "pca")  # keys among a metrics file's layers that are none
+BESIDE = ("pixels", "untrained", "pca", "search")  # keys beside a metrics file's layers
 
 
 @dataclasses.dataclass(frozen=True)

@@ -141,6 +141,26 @@ def lines(
         return as_svg(figure, name)
 
 
+def searches(name: str, found: dict[str, dict[str, float]]) -> markupsafe.Markup:
+    """Draw how many of the ten nearest images each index finds, by the time of a query.
+
+    Args:
+        name: of the drawing.
+        found: by index, its figures, `recall_at_10` and `query_milliseconds` among them.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((4.8, 3.2), layout="constrained")
+        axes = figure.subplots()
+        for number, (index, figures) in enumerate(found.items()):
+            place = figures["query_milliseconds"], 100 * figures["recall_at_10"]
+            axes.plot(*place, _MARKERS[number % 6], color=_PAINTS[number % 6], markersize=5)
+            axes.annotate(index, place, (4, 4), textcoords="offset points", fontsize=8)
+        axes.set(xscale="log", ylim=(0, 110), xlabel="milliseconds a query")
+        axes.set(yticks=range(0, 101, 20), ylabel=f"{label('recall_at_10')}, %")
+        axes.margins(x=0.2)
+        return as_svg(figure, name)
+
+
 def heat(name: str, rates: np.ndarray, names: list[str]) -> markupsafe.Markup:
     """Draw a square of rates from 0 to 1, a row and a column for each name.
 

@@ -220,6 +220,13 @@ class Pictures(Section):
     nearest: Count
 
 
+class Search(Section):
+    """Which indexes of faiss are measured beside exact search, and how many images each returns."""
+
+    indexes: list[Annotated[str, pydantic.Field(pattern="^[A-Za-z0-9_,()=.-]+$")]]
+    depth: Annotated[int, pydantic.Field(ge=10)]
+
+
 class Retrieval(Section):
     """What retrieval is scored with."""
 
@@ -230,6 +237,7 @@ class Retrieval(Section):
     dimensions: list[Count]
     resamples: Count
     memory: Count
+    search: Search
     pictures: Pictures
 
 
@@ -263,6 +271,18 @@ class Seeds(Section):
     count: Annotated[int, pydantic.Field(ge=2)]
 
 
+class Cluster(Section):
+    """Which engines beyond this process do the work; see docs/cluster.md.
+
+    `launcher` starts the processes of a training: their number on this machine, or a command.
+    `scheduler` is Dask's: the number of workers on this machine, or an address.
+    """
+
+    launcher: Count | Annotated[str, pydantic.Field(min_length=1)] | None
+    scheduler: Count | Annotated[str, pydantic.Field(pattern=r"^[a-z]+://[^\s]+$")] | None
+    shards: Count
+
+
 class Difference(NamedTuple):
     """Two experiments that are the same but for one setting: what it is worth can be read off.
 
@@ -288,6 +308,7 @@ class Params(Section):
     datasets: dict[Key, Dataset]
     experiments: dict[Key, Experiment]
     seeds: dict[Key, Seeds]
+    cluster: Cluster
     check: dict[Key, Check]
 
     def dataset(self, name: str) -> Dataset:

@@ -149,6 +149,24 @@ def compression(
     }
 
 
+def searches(results: dict[str, dict]) -> dict[str, dict[str, Any]]:
+    """Return by experiment what indexes find in the space in which exact search is best.
+
+    Returns:
+        `series`: its layer and distance. `found`: the figures by index. `drawing`.
+    """
+    searched: dict[str, dict[str, Any]] = {}
+    for name, each in results.items():
+        if each["search"]:
+            series, found = max(
+                each["search"].items(),
+                key=lambda found: next(iter(found[1].values()))["mean_average_precision"],
+            )
+            drawing = drawings.searches(f"search-{name}", found)
+            searched[name] = {"series": series, "found": found, "drawing": drawing}
+    return searched
+
+
 def layers_of(name: str, found: dict[str, Any]) -> list[str]:
     """Return the layers of an experiment whose codes were ranked."""
     scored = rows_of({name: found["retrieval"] or {}})
@@ -295,6 +313,7 @@ def main(dataset: str) -> None:
         ways=courses(results, "ways", x="ways", y="accuracy"),
         recall=courses(results, "recall", x="recall", y="precision"),
         compression=compression(results, published),
+        searches=searches(results),
         found=found_images(dataset, results),
         curves={
             name: drawings.curves(found["history"], name)

@@ -23,6 +23,8 @@ _LABELS = {
     "precision_at_5": "precision@5",
     "r_precision": "R-precision",
     "mean_average_precision_at_r": "mAP@R",
+    "recall_at_1": "recall@1",
+    "recall_at_10": "recall@10",
 }
 
 
@@ -57,6 +59,17 @@ class _OneShot(_Metrics):
     __pydantic_extra__: dict[str, dict[str, _Accuracy]]
 
 
+class _Searched(_Metrics):
+    recall_at_1: Finite
+    recall_at_10: Finite
+    mean_average_precision: Finite
+    bytes_per_code: Finite
+
+
+_NAMES = ("series", "index")  # columns of a CSV file that hold words
+_SEARCHED = (*_Searched.model_fields, "build_seconds", "query_milliseconds")
+
+
 class _Retrieval(_Metrics):
     chance: Finite
     queries: int
@@ -64,6 +77,7 @@ class _Retrieval(_Metrics):
     untrained: dict[str, dict[str, _Precision]] = {}
     pca: dict[str, dict[Annotated[str, pydantic.Field(pattern="^[1-9][0-9]*$")],
                         dict[str, _Precision]]] = {}  # fmt: skip
+    search: dict[str, dict[str, dict[str, _Searched]]] = {}
     __pydantic_extra__: dict[str, dict[str, _Precision]]
 
 
@@ -133,6 +147,7 @@ def read_results(dataset: str) -> dict[str, dict[str, Any]]:
         results[folder.name] = {"history": read_history(folder / "history.csv")}
         for x, y in (("ways", "accuracy"), ("recall", "precision")):
             results[folder.name][x] = read_courses(folder / f"{x}.csv", x, y)
+        results[folder.name]["search"] = read_search(folder / "search.csv")
         for part in _PARTS:
             there = (folder / f"{part}.json").exists()
             results[folder.name][part] = read_metrics(folder, part) if there else None
@@ -176,12 +191,21 @@ def read_courses(path: Path, x: str, y: str) -> dict[str, list[tuple[float, floa
     return courses
 
 
+def read_search(path: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the figures of search.csv by series, layer and distance, and by index; or none."""
+    searched: dict[str, dict[str, dict[str, float]]] = {}
+    for row in _read_table(path, *_NAMES, *_SEARCHED):
+        figures = {name: float(row[name] or math.nan) for name in _SEARCHED}
+        searched.setdefault(row["series"], {})[row["index"]] = figures
+    return searched
+
+
 def _read_table(path: Path, *columns: str) -> list[dict[str, str]]:
     """Return the rows of a CSV file by the names of its columns; none without the file.
 
     Args:
         path: the file.
-        columns: that there must be among others; all but a `series` hold numbers, or nothing.
+        columns: that there must be among others; all but names hold numbers, or nothing.
 
     Raises:
         UserError: for a file that is damaged.
@@ -194,9 +218,10 @@ def _read_table(path: Path, *columns: str) -> list[dict[str, str]]:
         if not set(columns) <= set(names) or len(set(names)) < len(names):
             raise ValueError(f"expected columns, {' and '.join(columns)} among them, got {names}")
         for row in table:
-            if not row.get("series", "").isprintable():
-                raise ValueError(f"{row['series']!r} is no name")
-            for value in (value for name, value in row.items() if name != "series" and value):
+            words = [row[name] for name in _NAMES if name in row]
+            if not all(map(str.isprintable, words)):
+                raise ValueError(f"{words} are no names")
+            for value in (value for name, value in row.items() if name not in _NAMES and value):
                 if not math.isfinite(float(value)):
                     raise ValueError(f"{value} is no figure")
     except (ValueError, csv.Error) as error:

@@ -24,7 +24,7 @@ from stages.command import UserError, run
 _STAGES = ("train", "encode", "oneshot", "retrieval")
 _PARTS = ("network", "oneshot", "retrieval")
 _MEASURES = ("accuracy", "pair_auc", "mean_average_precision")
-_BESIDE = ("pixels", "untrained", "pca", "train", "validation")  # no figures of trained codes
+_BESIDE = ("pixels", "untrained", "pca", "search", "train", "validation")  # not of codes alone
 _DIGITS = 6  # decimals of a fraction in a metrics file
 
 

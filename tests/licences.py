@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs/licences.md"
-EXTRAS = ("s3",)  # those that are part of the pipeline; the others are tools beside it
+EXTRAS = ("cluster", "s3", "search")  # those that are part of the pipeline; the others are tools beside it
 
 # Licences that ask to be named, or that bind changes of their own files and no more.
 FREE = {
@@ -57,9 +57,10 @@ _SPELLED = {  # how the metadata say it: a pattern, and the licence
 }
 _TEXT = """# Licences
 
-What the pipeline needs, directly or not, with the extra `s3`. This project itself is under the MIT
-licence, and holds none of these: pip fetches each from where it is published. The table is written
-by `python tests/licences.py`; tests/test_committed.py compares it with what is installed.
+What the pipeline needs, directly or not, with the extras `cluster`, `s3` and `search`. This project itself is
+under the MIT licence, and holds none of these: pip fetches each from where it is published. The
+table is written by `python tests/licences.py`; tests/test_committed.py compares it with what is
+installed.
 
 | distribution | licence |
 |---|---|
@@ -72,8 +73,8 @@ Those that name the GPL, and why it does not bind this project:
 The wheels of numpy, scipy and scikit-learn carry runtime libraries of GCC, whose GPL makes an
 exception for programs that use them.
 
-Extras that are tools beside the pipeline: `benchmarks` (faiss-cpu and pytorch-metric-learning under
-MIT, torchmetrics under Apache-2.0, torch under BSD-3-Clause and others as free) and `gpu` bring, on
+Extras that are tools beside the pipeline: `benchmarks` (pytorch-metric-learning under MIT,
+torchmetrics under Apache-2.0, torch under BSD-3-Clause and others as free) and `gpu` bring, on
 Linux, libraries of NVIDIA under its own licence, which is not a free one. `test` is for tests.
 """
 

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import random
+import sys
 from pathlib import Path
 
 import mutations
@@ -21,6 +22,7 @@ from stages import (
     params,
     prepare,
     report,
+    results,
     retrieval,
     tasks,
     train,
@@ -343,7 +345,10 @@ READ = [
     (oneshot, "digits-siamese", f"{CODES}/trained/neural_codes.seen.npy", 20),
     (retrieval, "digits-siamese", f"{CODES}/trained/neural_codes.npy", 10),
     *((check, None, f"{FOLDER}/{part}.json", 20) for part in ("network", "oneshot", "retrieval")),
-    *((report, "digits", f"{FOLDER}/{part}.csv", 8) for part in ("history", "ways", "recall")),
+    *(
+        (report, "digits", f"{FOLDER}/{part}.csv", 8)
+        for part in ("history", "ways", "recall", "search")
+    ),
     *((report, "digits", f"{FOLDER}/{part}.json", 8) for part in ("network", "run", "retrieval")),
 ]
 
@@ -420,6 +425,83 @@ def test_a_learned_distance_that_the_objective_lacks_is_refused(project, monkeyp
         oneshot.main("digits-classifier")
 
 
+@pytest.fixture
+def searching(project, monkeypatch):
+    """Return a function that scores the digits' siamese codes with indexes beside exact search."""
+    given, _ = project
+    settings, name = params.load(), "digits-siamese"
+    experiment = settings.experiments[name]
+    kept = {path: path.read_bytes() for path in Path(FOLDER).iterdir()}
+
+    def run(*indexes):
+        search = params.Search(indexes=list(indexes), depth=50)
+        chosen = experiment.retrieval.model_copy(update={"search": search})
+        changed = experiment.model_copy(update={"retrieval": chosen})
+        experiments = settings.experiments | {name: changed}
+        whole = settings.model_copy(update={"experiments": experiments})
+        monkeypatch.setattr(params, "load", lambda: whole)
+        retrieval.main(name)
+        return metrics(given, name, "retrieval"), rows(given, name, "search")
+
+    yield run
+    for path, content in kept.items():
+        path.write_bytes(content)
+
+
+def test_indexes_are_measured_beside_exact_search(project, searching):
+    given, _ = project
+    before = metrics(given, "digits-siamese", "retrieval")
+    indexes = ("Flat", "IVF4,Flat,nprobe=4", "HNSW8", "PQ4x2")
+    found, table = searching(*indexes)
+    assert {key: found[key] for key in before} == before
+    distances = params.load().experiments["digits-siamese"].retrieval.distances
+    assert set(found["search"]["neural_codes"]) == set(distances)
+    for scores in found["search"]["neural_codes"].values():
+        assert list(scores) == ["exact", *indexes]
+        for index in indexes[:2]:
+            # All but the size are alike; equally far images are cut elsewhere.
+            size = {"bytes_per_code": scores[index]["bytes_per_code"]}
+            assert scores[index] == pytest.approx(scores["exact"] | size, abs=0.01)
+        assert scores["exact"]["recall_at_10"] == 1 > scores["PQ4x2"]["recall_at_10"]
+    assert len(table) == len(distances) * 5
+    for row in table:
+        layer, distance = row.pop("series").split("/")
+        figures = found["search"][layer][distance][row.pop("index")]
+        assert {key: float(row[key]) for key in figures} == figures
+        assert set(row) - set(figures) == {"build_seconds", "query_milliseconds"}
+    assert searching(*indexes)[0] == found  # of times, no two are alike
+    results.read_metrics(Path(FOLDER), "retrieval")
+    report.main("digits")
+
+
+def test_without_indexes_faiss_is_not_asked_for(project, searching, monkeypatch):
+    given, _ = project
+    before = metrics(given, "digits-siamese", "retrieval")
+    monkeypatch.setitem(sys.modules, "faiss", None)  # an import of it fails
+    assert searching() == (before, [])
+    assert Path(FOLDER, "search.csv").read_text().startswith("series,index,recall_at_1,")
+    with pytest.raises(
+        UserError, match=r'search\.indexes: faiss is not installed; .*"\.\[search\]"'
+    ):
+        searching("Flat")
+
+
+@pytest.mark.parametrize(
+    ("index", "reason"),
+    [
+        ("Flut", "could not parse"),
+        ("PQ4", r"points \(100\) should .*clusters \(256\).*100 codes of"),
+    ],
+)
+def test_an_index_that_faiss_refuses_is_one_line(searching, index, reason):
+    before = Path(FOLDER, "retrieval.json").read_bytes()
+    where = rf"experiments\.digits-siamese\.retrieval\.search\.indexes: .*{reason}"
+    with pytest.raises(UserError, match=where) as error:
+        searching("Flat", index)
+    assert "\n" not in str(error.value)
+    assert Path(FOLDER, "retrieval.json").read_bytes() == before
+
+
 def test_dvc_yaml_lists_the_params_that_a_stage_reads(project):
     from test_dvc import STAGES, params_of
 
@@ -434,6 +516,7 @@ def test_dvc_yaml_lists_the_params_that_a_stage_reads(project):
         if name not in STAGES:  # of an experiment that only the tests have
             continue
         listed = params_of(name)
+        noted = {path for path in noted if not path.startswith("cluster.")}  # who does the work
         under = {path for path in noted for key in listed if f"{path}.".startswith(f"{key}.")}
         unlisted = {path for path in noted - under if path != allowed.get(stage, "").format(entry)}
         assert not unlisted, f"{name} reads, but dvc.yaml does not list: {sorted(unlisted)}"

@@ -384,6 +384,31 @@ def test_without_compressed_codes_there_is_no_section_of_them():
     assert "In fewer dimensions" not in Page().text
 
 
+def test_indexes_are_tabled_and_drawn_in_the_best_space():
+    columns = "recall_at_1,recall_at_10,mean_average_precision,build_seconds,query_milliseconds"
+    rows = "neural_codes/l2,exact,1.0,1.0,0.7,0.0,0.25,8.0\n"
+    rows += "neural_codes/l2_normalised,exact,1.0,1.0,0.75,0.0,0.25,8.0\n"
+    rows += 'neural_codes/l2_normalised,"IVF4,Flat,<b>",0.9,0.8,0.7,1.5,0.0123,9.25\n'
+    text = f"series,index,{columns},bytes_per_code\n{rows}"
+    write(Path("metrics/toy/toy-siamese/search.csv"), text)
+    page = Page()
+    assert (
+        "toy-siamese: neural codes, L2-normalised exact 100.0 100.0 75.0 0.00 0.25 8 "
+        "IVF4,Flat,<b> 90.0 80.0 70.0 1.50 0.0123 9 toy-siamese" in page.text
+    )
+    drawing = page.html.split("recall at 10 by the time of a query")[1].split("</svg>")[0]
+    assert ">exact</text>" in drawing
+    assert ">IVF4,Flat,&lt;b&gt;</text>" in drawing
+
+
+def test_without_indexes_there_is_no_section_of_them():
+    write(Path("metrics/toy/toy-siamese/search.csv"), "series,index,recall_at_1\n")
+    with pytest.raises(UserError, match=r"search\.csv: damaged CSV file"):
+        report.main("toy")
+    Path("metrics/toy/toy-siamese/search.csv").unlink()
+    assert "By an index" not in Page().text
+
+
 def test_many_experiments_picture_fewer_tasks(monkeypatch):
     monkeypatch.setattr(report, "_PICTURE_BYTES", 1)
     assert Page().html.count('<figure class="task">') == 2 * 2  # one right, one wrong
