@@ -29,7 +29,7 @@ BLOCK = 2**29  # bytes of a block of distances, 512 MiB
 SETTINGS = {
     "Flat": [""],
     "IVF1024,Flat": ["nprobe=1", "nprobe=4", "nprobe=16", "nprobe=64"],
-    "HNSW32": ["efSearch=128", "efSearch=256", "efSearch=512"],
+    "HNSW16": ["efSearch=128", "efSearch=256", "efSearch=512"],
     "PQ32": [""],
     "IVF1024,PQ32": ["nprobe=16", "nprobe=64"],
 }

@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs/licences.md"
-EXTRAS = ("cluster", "s3", "search")  # those that are part of the pipeline; the others are tools beside it
+EXTRAS = ("cluster", "s3", "search")  # parts of the pipeline; the others are tools beside it
 
 # Licences that ask to be named, or that bind changes of their own files and no more.
 FREE = {
@@ -57,10 +57,10 @@ _SPELLED = {  # how the metadata say it: a pattern, and the licence
 }
 _TEXT = """# Licences
 
-What the pipeline needs, directly or not, with the extras `cluster`, `s3` and `search`. This project itself is
-under the MIT licence, and holds none of these: pip fetches each from where it is published. The
-table is written by `python tests/licences.py`; tests/test_committed.py compares it with what is
-installed.
+What the pipeline needs, directly or not, with the extras `cluster`, `s3` and `search`. This project
+itself is under the MIT licence, and holds none of these: pip fetches each from where it is
+published. The table is written by `python tests/licences.py`; tests/test_committed.py compares it
+with what is installed.
 
 | distribution | licence |
 |---|---|
