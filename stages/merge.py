@@ -37,14 +37,27 @@ def merged(base: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any]) -
     return found
 
 
+def read(path: str) -> dict[str, Any]:
+    """Return what a version of dvc.lock holds.
+
+    Raises:
+        UserError: when it is none: both versions of a conflict in one file, for example.
+    """
+    try:
+        content = ruamel.yaml.YAML().load(Path(path).read_text(encoding="utf-8")) or {}
+        return {**content, "stages": dict(content.get("stages", {}))}
+    except (ruamel.yaml.error.YAMLError, ValueError, TypeError, AttributeError):
+        raise UserError(
+            f"{path}: no dvc.lock: take one side whole (git checkout --ours dvc.lock), dvc repro"
+        ) from None
+
+
 def main(base: str, ours: str, theirs: str) -> None:
     """Merge three files into the second, as git asks of a driver."""
     yaml = ruamel.yaml.YAML()
     yaml.default_flow_style = False
-    versions = [
-        yaml.load(Path(path).read_text(encoding="utf-8")) or {} for path in (base, ours, theirs)
-    ]
-    stages = merged(*(version.get("stages", {}) for version in versions))
+    versions = [read(path) for path in (base, ours, theirs)]
+    stages = merged(*(version["stages"] for version in versions))
     with files.replacing(ours) as partial:
         yaml.dump({**versions[1], "stages": stages}, partial)
 

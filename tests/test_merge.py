@@ -45,3 +45,12 @@ def test_what_is_written_is_laid_out_as_dvc_does(tmp_path):
         path.write_bytes(lock)
     merge.main(*map(str, paths))
     assert paths[1].read_bytes() == lock
+
+
+@pytest.mark.parametrize("text", ["<<<<<<< ours\na: 1\n=======\n", "[1, 2]", "stages: 3\n", "\x00"])
+def test_a_file_that_is_no_lock_is_one_clear_line(tmp_path, text):
+    for name in ("base", "ours", "theirs"):
+        (tmp_path / name).write_text("stages: {}\n" if name == "base" else text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"ours: no dvc\.lock"):
+        merge.main(*(str(tmp_path / name) for name in ("base", "ours", "theirs")))
+    assert (tmp_path / "ours").read_text(encoding="utf-8") == text
