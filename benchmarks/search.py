@@ -25,7 +25,7 @@ CLASS = 100  # codes of a class: all its others can be among those found
 SPREAD = 1.4  # of a class, where the centres of classes have 1: some are mistaken
 BLOCK = 2**29  # bytes of a block of distances, 512 MiB
 
-# HNSW looks at as many images as it is asked for at least, so less than DEPTH would change nothing.
+# HNSW may find fewer images than it is asked for where efSearch is less than DEPTH.
 SETTINGS = {
     "Flat": [""],
     "IVF1024,Flat": ["nprobe=1", "nprobe=4", "nprobe=16", "nprobe=64"],

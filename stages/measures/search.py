@@ -134,7 +134,7 @@ class Index:
             queries: int (q,), indices of the codes; a query itself is left out by its index.
             depth: how many to find; all others if there are no more.
             settings: as faiss's ParameterSpace takes them, such as "nprobe=8"; they stay. HNSW
-                looks at `depth` images at least, whatever efSearch.
+                may find fewer than `depth` where its efSearch is less.
 
         Returns:
             See `Found`.
