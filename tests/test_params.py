@@ -515,6 +515,7 @@ SMALL = {
     "datasets": {"digits": SMALL["datasets"]["digits"]},
     "experiments": {name: SMALL["experiments"][name] for name in ("digits-siamese",)},
     "seeds": SMALL["seeds"],
+    "cluster": SMALL["cluster"],
     "check": {name: SMALL["check"][name] for name in ("digits-siamese",)},
 }
 VALUES = [
