@@ -110,12 +110,12 @@ def main(name: str) -> None:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     # A process whose others are lost ends at once, by the signal that it is sent.
     os.environ |= {"KERAS_BACKEND": "jax", "JAX_ENABLE_PREEMPTION_SERVICE": "0"}
-    from stages import train
+    from stages import params, train
     from stages.backend import keras
 
     try:
         keras.distribution.initialize()
-        train.fit(**train.given(name))
+        train.fit(**train.inputs(params.load(), name))
     except (RuntimeError, ValueError) as error:
         if not _LOST.search(str(error)):
             raise

@@ -318,9 +318,8 @@ def as_csv(history: list[dict[str, float]]) -> str:
     return text.getvalue()
 
 
-def given(name: str) -> dict[str, Any]:
+def inputs(settings: params.Params, name: str) -> dict[str, Any]:
     """Return what `fit` is given for an experiment, by the names of its arguments."""
-    settings = params.load()
     experiment = settings.experiment(name)
     arrays = pixels.as_given(files.read_splits(experiment.dataset), experiment.images)
     images, validation = arrays["seen_train"], arrays.get("seen_validation")
@@ -339,14 +338,14 @@ def given(name: str) -> dict[str, Any]:
 
 def main(name: str) -> None:
     """Train one experiment and write its weights, history and run."""
-    training = given(name)
-    launcher = params.load().cluster.launcher
-    if launcher:
-        peers.train_together(launcher, name)
-    objective, progress = fit(**training)  # what is left of it: after others, nothing
+    settings = params.load()
+    experiment = settings.experiment(name)
+    given = inputs(settings, name)
+    if settings.cluster.launcher:
+        peers.train_together(settings.cluster.launcher, name)
+    objective, progress = fit(**given)  # what is left of it: after several processes, nothing
     backend.load_weights(objective.model, progress.weights(progress.best()))
 
-    experiment = training["experiment"]
     metrics = Path("metrics", experiment.dataset, name)
     with files.replacing(Path("data/models", experiment.dataset, f"{name}.weights.h5")) as partial:
         # A new model around the same layers: without the optimizer's state, three times smaller.
