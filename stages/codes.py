@@ -13,8 +13,9 @@ import numpy as np
 
 from stages import files
 from stages.command import UserError
-from stages.measures.distances import DISTANCES
+from stages.measures.distances import DISTANCES, Means, means_of
 
+_BLOCK = 1000  # seen codes at a time; memory against speed
 BESIDE = ("pixels", "untrained", "pca", "search")  # keys beside a metrics file's layers
 
 
@@ -65,18 +66,18 @@ def spaces(dataset: str, name: str, layers: list[str], distances: list[str]) -> 
     folder = Path("data/codes", dataset, name)
     plain = [distance for distance in distances if distance in DISTANCES]
     for layer in layers:
-        codes, mean = _codes_and_mean(dataset, name, "trained", layer)
+        codes, means = _codes_and_means(dataset, name, "trained", layer)
         for distance in plain:
-            yield Space((layer, distance), DISTANCES[distance](codes, mean))
+            yield Space((layer, distance), DISTANCES[distance](codes, means))
         if "learned" in distances:
             yield Space((layer, "learned"), codes, _head(folder, name))
-    pixels, mean = _pixels(dataset)
+    pixels, means = _pixels(dataset)
     for distance in plain:
-        yield Space(("pixels", distance), DISTANCES[distance](pixels, mean))
+        yield Space(("pixels", distance), DISTANCES[distance](pixels, means))
     for layer in layers:
-        codes, mean = _codes_and_mean(dataset, name, "untrained", layer)
+        codes, means = _codes_and_means(dataset, name, "untrained", layer)
         for distance in plain:
-            yield Space(("untrained", layer, distance), DISTANCES[distance](codes, mean))
+            yield Space(("untrained", layer, distance), DISTANCES[distance](codes, means))
 
 
 def read(dataset: str, name: str, state: str, layer: str) -> tuple[np.ndarray, np.ndarray]:
@@ -100,9 +101,9 @@ def read(dataset: str, name: str, state: str, layer: str) -> tuple[np.ndarray, n
     return codes, seen
 
 
-def _codes_and_mean(*where: str) -> tuple[np.ndarray, np.ndarray]:
+def _codes_and_means(*where: str) -> tuple[np.ndarray, Means]:
     codes, seen = read(*where)
-    return codes, seen.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return codes, means_of(seen[start : start + _BLOCK] for start in range(0, len(seen), _BLOCK))
 
 
 def _head(folder: Path, name: str) -> tuple[np.ndarray, float]:
@@ -116,14 +117,16 @@ def _head(folder: Path, name: str) -> tuple[np.ndarray, float]:
     return head[:-1], float(head[-1])
 
 
-def _pixels(dataset: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the unseen images as codes from 0 to 1, and the mean seen training image."""
+def _pixels(dataset: str) -> tuple[np.ndarray, Means]:
+    """Return the unseen images as codes from 0 to 1, and the means of all seen training images."""
     arrays = files.read_splits(dataset)
-    unseen, seen = arrays["unseen"], arrays["seen_train"]
-    images = seen.shape[0] * seen.shape[1]
-    mean = seen.sum(axis=(0, 1), dtype=np.int64).ravel() / (255 * images)
-    codes = unseen.reshape(unseen.shape[0] * unseen.shape[1], -1) / np.float32(255)
-    return codes, mean.astype(np.float32)
+
+    def flat(images: np.ndarray) -> np.ndarray:
+        return images.reshape(-1, np.prod(images.shape[-3:])).astype(np.float32)
+
+    # Sums of whole numbers are exact, so the mean is taken before the values are scaled.
+    codes, directions = means_of(flat(of_class) for of_class in arrays["seen_train"])
+    return flat(arrays["unseen"]) / np.float32(255), Means(codes / 255, directions)
 
 
 def nested(figures: dict[tuple[str, ...], dict]) -> dict:

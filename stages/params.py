@@ -204,11 +204,16 @@ class Codes(Section):
     pairs: Annotated[int, pydantic.Field(ge=2, multiple_of=2)]
 
 
+# The names of stages.measures.distances.DISTANCES, which is not imported: no stage that reads
+# params.yaml is to run again when a measure changes.
+Distance = Literal["l2", "l2_normalised", "centred_l2_normalised", "l2_centred_l2_normalised"]
+
+
 class OneShot(Section):
     """What the one-shot tasks are scored with."""
 
     distances: Annotated[
-        list[Literal["l2", "l2_normalised", "centred_l2_normalised", "learned"]],
+        list[Distance | Literal["learned"]],
         pydantic.Field(min_length=1),
     ]
 
@@ -231,7 +236,7 @@ class Retrieval(Section):
     """What retrieval is scored with."""
 
     distances: Annotated[
-        list[Literal["l2", "l2_normalised", "centred_l2_normalised"]],
+        list[Distance],
         pydantic.Field(min_length=1),
     ]
     dimensions: list[Count]
@@ -322,8 +327,8 @@ class Params(Section):
     def differences(self) -> list[Difference]:
         """Return every two experiments that differ in a single setting."""
         found = []
-        leaves = {name: _leaves(each.model_dump()) for name, each in self.experiments.items()}
-        for (first, a), (second, b) in itertools.combinations(leaves.items(), 2):
+        settings = {name: leaves(each.model_dump()) for name, each in self.experiments.items()}
+        for (first, a), (second, b) in itertools.combinations(settings.items(), 2):
             keys = [key for key in a.keys() | b.keys() if a.get(key) != b.get(key)]
             if len(keys) == 1:
                 key = keys[0]
@@ -331,15 +336,15 @@ class Params(Section):
         return found
 
 
-def _leaves(section: dict, prefix: str = "") -> dict[str, Any]:
-    """Return the values of nested sections by their paths."""
-    leaves = {}
+def leaves(section: dict, separator: str = ".", prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested dictionaries by their paths."""
+    found = {}
     for key, value in section.items():
         if isinstance(value, dict):
-            leaves |= _leaves(value, f"{prefix}{key}.")
+            found |= leaves(value, separator, f"{prefix}{key}{separator}")
         else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def _named(section: str, entries: dict, name: str) -> Any:

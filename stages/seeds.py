@@ -12,7 +12,6 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,20 +42,12 @@ def figures_of(metrics: Path) -> dict[str, float]:
     """
     found = {}
     for part in _PARTS:
-        for path, value in _leaves(files.read_json(metrics / f"{part}.json"), part):
+        figures = {part: files.read_json(metrics / f"{part}.json")}
+        for path, value in params.leaves(figures, "/").items():
             *place, measure = path.split("/")
             if measure in _MEASURES and not set(place) & set(_BESIDE):
                 found[path] = value
     return found
-
-
-def _leaves(content: object, prefix: str) -> Iterator[tuple[str, object]]:
-    """Yield the values of nested dictionaries by their paths."""
-    if isinstance(content, dict):
-        for key, value in content.items():
-            yield from _leaves(value, f"{prefix}/{key}")
-    else:
-        yield prefix, content
 
 
 def spread(runs: list[dict[str, float]]) -> dict[str, dict]:

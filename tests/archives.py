@@ -418,7 +418,9 @@ _LEFT_OUT = {  # like another one but for a setting: they would run no other lin
     "cifar100-fast",
     "cifar100-resnet",
     "cifar100-siamese-resnet",
+    "cifar100-best",
     "omniglot-siamese-80-characters",
+    "omniglot-best",
 }
 _SMALL = {  # settings of networks, where one has them
     "conv_blocks": {"blocks": 2, "filters": 4},

@@ -1,14 +1,19 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from stages import params
 from stages.measures.distances import (
     DISTANCES,
+    Means,
     centred_l2_normalised,
     distances_of,
     l2_normalised,
+    means_of,
 )
 
 matrices = hnp.arrays(
@@ -46,13 +51,30 @@ def test_the_length_of_a_code_does_not_matter(codes, scale):
 
 
 def test_distances_transform_codes_in_the_order_of_the_report():
-    codes, mean = np.float32([[3, 4], [0, 1]]), np.float32([0, 1])
-    assert list(DISTANCES) == ["l2", "l2_normalised", "centred_l2_normalised"]
-    transformed = [transform(codes, mean) for transform in DISTANCES.values()]
+    codes, means = np.float32([[3, 4], [0, 1]]), Means(np.float32([0, 1]), np.float32([0.6, 0]))
+    assert tuple(DISTANCES) == get_args(params.Distance)
+    transformed = [transform(codes, means) for transform in DISTANCES.values()]
     np.testing.assert_array_equal(transformed[0], codes)
     np.testing.assert_array_equal(transformed[1], l2_normalised(codes))
-    np.testing.assert_array_equal(transformed[2], centred_l2_normalised(codes, mean))
+    np.testing.assert_array_equal(transformed[2], centred_l2_normalised(codes, means.codes))
+    # (3, 4) has length 5; less (0.6, 0) it is (0, 0.8), and (0, 1) becomes (-0.6, 1)
+    expected = [[0, 1], np.array([-0.6, 1]) / np.hypot(0.6, 1)]
+    np.testing.assert_allclose(transformed[3], expected, atol=1e-6)
     assert all(array.dtype == np.float32 for array in transformed)
+
+
+def test_means_by_eye():
+    means = means_of([np.float32([[3, 4]]), np.float32([[0, 2], [0, 0]])])
+    np.testing.assert_allclose(means.codes, [1, 2], rtol=1e-6)
+    np.testing.assert_allclose(means.directions, [0.2, 0.6], rtol=1e-6)
+    assert {array.dtype for array in means} == {np.dtype(np.float64)}
+
+
+@given(codes=matrices, block=st.integers(1, 8))
+def test_means_do_not_depend_on_the_blocks(codes, block):
+    in_blocks = means_of(codes[start : start + block] for start in range(0, len(codes), block))
+    np.testing.assert_allclose(in_blocks.codes, codes.mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(in_blocks.directions, l2_normalised(codes).mean(axis=0), atol=1e-6)
 
 
 @given(codes=matrices)

@@ -65,6 +65,20 @@ def test_codes_of_the_alexnet_before_relu_are_those_after_it_and_more():
         np.testing.assert_array_equal(codes[name], np.maximum(before, 0))
 
 
+def test_codes_of_the_resnet_are_the_largest_of_each_filter_or_all_values():
+    build = importlib.import_module("stages.networks.resnet9").build
+    chosen = {"scale": 1 / 255, "offset": 0.0, "stem": 2, "stride": 1, "filters": [3, 5]}
+    images = np.random.default_rng(1).integers(0, 256, (2, 12, 12, 3), dtype=np.uint8)
+    networks = {
+        pool: build((12, 12, 3), **chosen, momentum=0.9, pool=pool) for pool in ("max", "none")
+    }
+    networks["max"].set_weights(networks["none"].get_weights())
+    codes = {pool: np.asarray(network(images)) for pool, network in networks.items()}
+    assert codes["none"].shape == (2, 3 * 3 * 5)  # 12 pixels halved twice leave 3
+    largest = codes["none"].reshape(2, 9, 5).max(axis=1)
+    np.testing.assert_allclose(codes["max"], largest, rtol=1e-6)
+
+
 def test_a_layer_that_is_not_there_is_refused_before_training():
     experiment = PARAMS.experiments["digits-classifier"]
     codes = experiment.codes.model_copy(update={"layers": ["L7"]})

@@ -1,6 +1,6 @@
 """A residual network of few layers, made to be trained soon (after Page 2018, "ResNet-9")."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pydantic
 
@@ -16,13 +16,14 @@ def build(
     stride: Count,
     filters: Annotated[list[Count], pydantic.Field(min_length=1)],
     momentum: Fraction,
+    pool: Literal["max", "none"],
 ):
     """Return a first convolution, and a stage of three for each of `filters`.
 
     A stage halves height and width and adds to what it has so far a block of two convolutions
     (He et al. 2016). All are 3x3, batch-normalised, with relu; pooling comes before
-    normalisation, which then sees a quarter of the values. The largest value of each filter over
-    the last stage's image is the code, `neural_codes`: it asks what is there, not where.
+    normalisation, which then sees a quarter of the values. What the last stage says is the code,
+    `neural_codes`.
 
     Args:
         shape: (height, width, channels) of the uint8 images.
@@ -32,6 +33,9 @@ def build(
         stride: of the first convolution; 2 quarters the work of the whole network.
         filters: of the convolutions of each stage.
         momentum: of the moving statistics of batch normalisation.
+        pool: `max`: a code is the largest value of each filter over the last stage's image, which
+            asks what is there, not where. `none`: all of its values, for kinds that are told apart
+            by where a part is, such as strokes.
     """
     import keras
     from keras import layers
@@ -48,4 +52,5 @@ def build(
     for width in filters:
         x = convolution(x, width, pool=2)
         x = layers.Add()([x, convolution(convolution(x, width), width)])
-    return keras.Model(images, layers.GlobalMaxPooling2D(name="neural_codes")(x), name="resnet9")
+    pooled = layers.GlobalMaxPooling2D if pool == "max" else layers.Flatten
+    return keras.Model(images, pooled(name="neural_codes")(x), name="resnet9")
