@@ -16,7 +16,7 @@ _LABELS = {
     "l2": "L2",
     "l2_normalised": "L2-normalised",
     "centred_l2_normalised": "centred, L2-normalised",
-    "l2_centred_l2_normalised": "L2-normalised, centred, L2-normalised",
+    "l2_centred_l2_normalised": "twice L2-normalised",
     "top5_accuracy": "top-5 accuracy",
     "cross_entropy": "cross-entropy",
     "pair_auc": "pair AUC",
