@@ -83,7 +83,7 @@ def means_of(blocks: Iterable[np.ndarray]) -> Means:
 
 
 # Each is the Euclidean distance of the codes that its function returns. In the last one no seen
-# image counts for more because its code is long, and 1 to 2 points are won (docs/tried.md).
+# image counts for more because its code is long, which is worth a point (docs/tried.md).
 DISTANCES: dict[str, Callable[[np.ndarray, Means], np.ndarray]] = {
     "l2": lambda codes, means: np.asarray(codes, np.float32),
     "l2_normalised": lambda codes, means: l2_normalised(codes),
