@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from stages import codes, files, params
 from stages.measures.ranking import nearest
-from stages.results import label
 
 _SHOWN_BY = "l2_normalised"  # the distance of Babenko et al. 2014, section 3
 _RIGHT = {"color": "#1a7f37", "linestyle": "-"}
@@ -87,7 +86,9 @@ def write(path: Path, grid: Grid) -> None:
             axes.set(xticks=[], yticks=[])
             mark = "" if place == 0 else "✓ " if right else "✗ "
             style = _RIGHT if right else _WRONG
-            title = textwrap.fill(mark + label(name), _WORDS, max_lines=2, placeholder=" …")
+            title = textwrap.fill(
+                mark + name.replace("_", " "), _WORDS, max_lines=2, placeholder=" …"
+            )
             axes.set_title(title, fontsize=7, color="black" if place == 0 else style["color"])
             for spine in axes.spines.values():
                 spine.set(linewidth=0 if place == 0 else 2.5, **style)
