@@ -193,6 +193,8 @@ def fit(
     training = experiment.training
     backend.set_up(seed, precision=training.precision)
     devices.use_all()
+    if keras.config.dtype_policy().name != training.precision and devices.is_first():
+        print("this processor does not compute bfloat16: float32 in its place", flush=True)
     _, objective = assemble(experiment, images.shape[2:], len(images))
     model = objective.model
     batches = Batches(images, objective, training, seed, augment=True)

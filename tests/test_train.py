@@ -179,7 +179,30 @@ def test_figures_of_an_epoch_are_the_means_over_its_images():
     assert figures == {"loss": 5.0}
 
 
-def test_mixed_precision_trains_float32_weights(tmp_path):
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [("flags : avx2 avx512f avx512_bf16", "mixed_bfloat16"), ("flags : avx2 avx512f", "float32")],
+)
+def test_bfloat16_is_float32_on_a_processor_without_it(flags, precision, tmp_path, monkeypatch):
+    (tmp_path / "cpuinfo").write_text(flags, encoding="utf-8")
+    monkeypatch.setattr(backend, "_FLAGS", tmp_path / "cpuinfo")
+    backend.set_up(1, precision="mixed_bfloat16")
+    assert backend.description()["precision"] == precision
+    monkeypatch.setattr(backend, "_FLAGS", tmp_path / "none")  # not on Linux
+    backend.set_up(1, precision="mixed_bfloat16")
+    assert backend.description()["precision"] == "float32"
+    backend.set_up(1)
+
+
+def test_a_processor_without_bfloat16_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(backend, "computes_bfloat16", lambda: False)
+    fit(experiment("digits-classifier", precision="mixed_bfloat16", epochs=1), tmp_path)
+    assert "float32 in its place" in capsys.readouterr().out
+    backend.set_up(1)
+
+
+def test_mixed_precision_trains_float32_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(backend, "computes_bfloat16", lambda: True)
     chosen = experiment("digits-classifier", precision="mixed_bfloat16", epochs=8)
     keras.backend.clear_session()
     objective, progress = train.fit(images(), None, chosen, seed=3, folder=tmp_path)
