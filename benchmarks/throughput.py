@@ -111,14 +111,10 @@ def main(name: str) -> None:
     examples = -(-training.batch * (STEPS + 1) // given.classes)
     shape = (given.size, given.size, given.channels)
     images = rng.integers(0, 256, (given.classes, examples, *shape), dtype=np.uint8)
-    backend.set_up(1, precision=training.precision)
+    backend.set_up(1, precision=training.precision, jit_compile=training.jit_compile)
     _, objective = assemble(experiment, shape, given.classes)
     model = objective.model
-    model.compile(
-        optimizer=train.optimizer(training.optimizer, steps=1000),
-        loss=objective.loss,
-        metrics=objective.metrics,
-    )
+    train.make_ready(objective, training, steps=1000)
     fixed = training.model_copy(update={"steps": STEPS})
     batches = train.Batches(images, objective, fixed, 1, augment=True)
     one, targets = batches.batch(0)

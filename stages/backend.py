@@ -58,19 +58,21 @@ def computes_bfloat16() -> bool:
     return _FLAGS.is_file() and not _BFLOAT16.isdisjoint(_FLAGS.read_text().split())
 
 
-def set_up(seed: int, *, precision: str = "float32") -> None:
+def set_up(seed: int, *, precision: str = "float32", jit_compile: bool | str = "auto") -> None:
     """Seed Python, NumPy and the backend, and ask the backend for the same bytes every time.
 
     Args:
         seed: of all three.
         precision: in which layers compute, a Keras dtype policy; weights are float32. Mixed
             bfloat16 is float32 where the device cannot compute it.
+        jit_compile: as in Keras' `Model.compile`. True leaves TensorFlow free to take other bytes:
+            Keras compiles nothing by XLA where it must take the same.
     """
     keras.utils.set_random_seed(seed)
     if precision == "mixed_bfloat16" and not computes_bfloat16():
         precision = "float32"
     keras.config.set_dtype_policy(precision)
-    if keras.backend.backend() == "tensorflow":
+    if keras.backend.backend() == "tensorflow" and jit_compile is not True:
         import tensorflow
 
         tensorflow.config.experimental.enable_op_determinism()

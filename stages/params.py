@@ -189,6 +189,7 @@ class Training(Section):
     steps: Count | None
     batch: Count
     precision: Literal["float32", "mixed_bfloat16"]
+    jit_compile: Literal["auto", True, False]
     optimizer: Optimizer
     early_stopping: Count | None
     augmentation: Augmentation

@@ -191,18 +191,14 @@ def fit(
         UserError: when the loss is no number.
     """
     training = experiment.training
-    backend.set_up(seed, precision=training.precision)
+    backend.set_up(seed, precision=training.precision, jit_compile=training.jit_compile)
     devices.use_all()
     if keras.config.dtype_policy().name != training.precision and devices.is_first():
         print("this processor does not compute bfloat16: float32 in its place", flush=True)
     _, objective = assemble(experiment, images.shape[2:], len(images))
     model = objective.model
     batches = Batches(images, objective, training, seed, augment=True)
-    model.compile(
-        optimizer=optimizer(training.optimizer, steps=training.epochs * len(batches)),
-        loss=objective.loss,
-        metrics=objective.metrics,
-    )
+    make_ready(objective, training, steps=training.epochs * len(batches))
     progress = Progress(folder, patience=training.early_stopping)
     progress.resume(model)
     while len(progress.history) < training.epochs and not progress.finished():
@@ -273,6 +269,16 @@ def seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
         if generator := getattr(layer, "seed_generator", None):
             draws = np.random.default_rng([seed, epoch, index])
             generator.state.assign(draws.integers(0, 2**31, 2))
+
+
+def make_ready(objective: Objective, training: params.Training, *, steps: int) -> None:
+    """Compile an objective's model, to be trained for so many steps."""
+    objective.model.compile(
+        optimizer=optimizer(training.optimizer, steps=steps),
+        loss=objective.loss,
+        metrics=objective.metrics,
+        jit_compile=training.jit_compile,
+    )
 
 
 def optimizer(chosen: params.Optimizer, *, steps: int) -> keras.optimizers.Optimizer:

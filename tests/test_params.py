@@ -168,6 +168,12 @@ MISTAKES = {
         "experiments.digits-siamese.training.precision: input should be 'float32' or "
         "'mixed_bfloat16', got 'float16'",
     ),
+    "neither told nor left to Keras": (
+        "experiments.digits-siamese.training.jit_compile",
+        "maybe",
+        "experiments.digits-siamese.training.jit_compile: input should be 'auto', True or False, "
+        "got 'maybe'",
+    ),
     "unknown optimizer": (
         "experiments.digits-siamese.training.optimizer.name",
         "adagrad",

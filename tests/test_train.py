@@ -1,6 +1,9 @@
 """Training: the same bytes again, whole or in pieces; early stopping; a loss that is no number."""
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,8 @@ from stages.backend import keras
 from stages.command import UserError
 from stages.optimizers import learning_rates
 
-PARAMS = params.load(Path(__file__).parent.parent / "params.yaml")
+ROOT = Path(__file__).parent.parent
+PARAMS = params.load(ROOT / "params.yaml")
 
 
 def images(examples=6, seed=0):
@@ -22,10 +26,11 @@ def images(examples=6, seed=0):
     return (greys + rng.integers(-25, 26, (4, examples, 8, 8, 1))).astype(np.uint8)
 
 
-def experiment(name, *, objective=None, **changed):
+def experiment(name, *, network=None, objective=None, **changed):
     """Return one of the digits' experiments, small, with dropout and augmentation."""
     given = PARAMS.experiments[name].model_dump(by_alias=True)
     given["training"] |= {"epochs": 4, "batch": 8, "early_stopping": None} | changed
+    given["network"] |= network or {}
     given["objective"] |= objective or {}
     return params.Experiment.model_validate(given)
 
@@ -210,6 +215,28 @@ def test_mixed_precision_trains_float32_weights(tmp_path, monkeypatch):
     assert objective.model.output.dtype == "float32"
     assert progress.history[-1]["loss"] < 0.7 * progress.history[0]["loss"]
     backend.set_up(1)
+
+
+_LOSSES = """
+import pathlib, sys
+from tests import test_train
+chosen = test_train.experiment(
+    "digits-classifier",
+    network={"dropout": 0.0},  # XLA draws other numbers
+    jit_compile=sys.argv[1] == "xla",
+    epochs=2,
+)
+print([row["loss"] for row in test_train.fit(chosen, pathlib.Path(sys.argv[2]))[1]])
+"""
+
+
+def test_compiled_by_xla_the_same_is_learned(tmp_path):
+    losses = []
+    for way in ("xla", "graph"):  # a process each: TensorFlow is made deterministic once for all
+        command = [sys.executable, "-W", "error::UserWarning", "-c", _LOSSES, way, tmp_path / way]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        losses.append(json.loads(done.stdout.splitlines()[-1]))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
 
 
 def test_a_batch_that_cannot_be_made_ends_the_training(tmp_path, monkeypatch):
