@@ -9,7 +9,6 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
@@ -29,8 +28,6 @@ RECALLS = np.arange(1, 21) / 20
 
 _CORES = os.cpu_count() or 1
 _THREADS = ThreadPoolExecutor(_CORES)  # sorting and searching release the interpreter's lock
-_LARGE = 128  # rows and columns of a product from which on all are rounded alike
-_ROWS = 512  # queries whose relevant images are measured at a time
 
 
 def retrieval_scores(
@@ -65,17 +62,18 @@ def retrieval_scores(
     first.
 
     Distances are |g|² / 2 - q·g in float32, which orders as |q - g| does; only the values are
-    sorted. The rank of a relevant image is the number of relevant images that are at most as far
-    plus, summed over the shards, the number of irrelevant ones: exact, and no shard needs the
-    codes of another.
+    sorted. Equal codes are compared once, so that they tie whatever a processor does: a matrix
+    product may round equal columns differently. The rank of a relevant image is the number of
+    relevant images that are at most as far plus, summed over the shards, the number of irrelevant
+    ones: exact, and no shard needs the codes of another.
 
     Args:
         codes: (n, dim), float32.
         labels: (n,), integers, the class of each image.
         block_bytes: bytes of the block of distances, (queries, n / shards) float32, held at a time
-            by whoever computes it (at least one row). In addition there is one copy of the codes.
-            With one shard, 4 n² bytes and more it is one product of an array with itself, which
-            costs half.
+            by whoever computes it (at least one row). In addition there is one copy of the codes,
+            and one of the block where some codes are equal. With one shard of different codes,
+            4 n² bytes and more it is one product of an array with itself, which costs half.
         queries: int (q,), indices into `codes`, the images that are queries; None for all.
         shards: parts of the codes, of one size but for one image, which are compared with the
             queries one by one. Rounding may order two images otherwise whose distances differ by
@@ -122,55 +120,74 @@ def retrieval_scores(
     order = np.argsort(places, kind="stable")
     places = places[order]
 
+    first = _first_equal(codes, half_squares)
     edges = np.linspace(0, len(codes), min(shards, len(codes)) + 1).astype(int)
-    bounds = np.searchsorted(classes, np.arange(classes[-1] + 2))
-    parts = [
-        _Shard(start, codes[start:stop], half_squares[start:stop], bounds.clip(start, stop) - start)
-        for start, stop in itertools.pairwise(edges)
-    ]
-    rows = max(1, block_bytes // (np.diff(edges).max() * codes.itemsize))
+    shard_of = np.searchsorted(edges, first, side="right") - 1  # equal codes are in one shard
+    parts, places_in = [], []
+    for index, (start, stop) in enumerate(itertools.pairwise(edges)):
+        images = np.flatnonzero(shard_of == index)
+        different, columns = np.unique(first[images], return_inverse=True)
+        bounds = np.searchsorted(classes[images], np.arange(classes[-1] + 2))
+        which = different if len(different) < stop - start else slice(start, stop)  # no copy
+        where = columns if len(different) < len(images) else slice(None)
+        parts.append(_Shard(codes[which], half_squares[which], where, bounds))
+        places_in.append(np.full(len(codes), -1))
+        places_in[-1][images] = np.arange(len(images))
+    rows = max(1, block_bytes // (np.bincount(shard_of).max() * codes.itemsize))
     blocks = np.split(places, range(rows, len(places), rows))
     if len(parts) == 1:
         shared = workers.share(parts[0])
         jobs = ((shared, block, classes[block]) for block in blocks)
         found = workers.map(_scores_in_one_shard, jobs)
     else:
-        found = _scores_over_shards(parts, codes, classes, blocks, workers)
+        found = _scores_over_shards(parts, places_in, codes, classes, blocks, workers)
     scores = np.empty((len(queries), len(MEASURES) + len(RECALLS)))
     scores[order] = np.concatenate(list(found))
     single = dict(zip(MEASURES, scores.T[: len(MEASURES)].copy(), strict=True))
     return single | {"precision_at_recall": scores[:, len(MEASURES) :].copy()}
 
 
+def _first_equal(codes: np.ndarray, half_squares: np.ndarray) -> np.ndarray:
+    """Return for each code, int (n,), the place of the first one that is equal to it."""
+    first = np.arange(len(codes))
+    _, lengths, counts = np.unique(half_squares, return_inverse=True, return_counts=True)
+    known: dict[bytes, int] = {}
+    for place in np.flatnonzero(counts[lengths] > 1):  # others have no equal
+        first[place] = known.setdefault((codes[place] + 0).tobytes(), place)  # -0 is 0
+    return first
+
+
 @dataclasses.dataclass(frozen=True)
 class _Shard:
-    """Some of the class-sorted codes.
+    """Some of the class-sorted images.
 
     Attributes:
-        start: the place of the first one among all.
-        codes: float32 (n, dim).
-        half_squares: float32 (n,), half the square of the length of each.
+        codes: float32 (m, dim), those that differ.
+        half_squares: float32 (m,), half the square of the length of each.
+        columns: int (n,), which of the codes each image has; or all, where each has its own.
         bounds: int (classes + 1,): of a class it has those from bounds[class] to bounds[class + 1].
     """
 
-    start: int
     codes: np.ndarray
     half_squares: np.ndarray
+    columns: np.ndarray | slice
     bounds: np.ndarray
 
     def members(self, classes: np.ndarray) -> list[slice]:
         """Return where those of each of some classes are."""
         return list(map(slice, self.bounds[classes], self.bounds[classes + 1]))
 
-    def distances(self, queries: np.ndarray, where: slice = slice(None)) -> np.ndarray:
-        """Return float32 (queries, images): |g|² / 2 - q·g of its codes, or of some of them."""
-        distances = queries @ self.codes[where].T
-        return np.subtract(self.half_squares[where], distances, out=distances)
+    def distances(self, queries: np.ndarray) -> np.ndarray:
+        """Return float32 (queries, images): |g|² / 2 - q·g of its images."""
+        distances = queries @ self.codes.T
+        return np.subtract(self.half_squares, distances, out=distances)[:, self.columns]
 
 
 def _scores_in_one_shard(shard: _Shard, places: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Score queries at some places of a shard of all codes: float64 (queries, scores)."""
-    if (np.diff(places) == 1).all():  # a view: NumPy sees when an array is multiplied with itself
+    """Score queries at some places of a shard of all images: float64 (queries, scores)."""
+    if not isinstance(shard.columns, slice):
+        queries = shard.codes[shard.columns[places]]
+    elif (np.diff(places) == 1).all():  # a view: NumPy sees an array multiplied with itself
         queries = shard.codes[places[0] : places[-1] + 1]
     else:
         queries = shard.codes[places]
@@ -187,6 +204,7 @@ def _scores_of_query(distances: np.ndarray, members: slice) -> tuple[float, ...]
 
 def _scores_over_shards(
     parts: list[_Shard],
+    places_in: list[np.ndarray],
     codes: np.ndarray,
     classes: np.ndarray,
     blocks: list[np.ndarray],
@@ -197,20 +215,33 @@ def _scores_over_shards(
     The shards are asked twice: how far the relevant images of a query are, where they have some,
     and how many irrelevant ones are as near. Few blocks are on their way from one question to the
     next at a time.
+
+    Args:
+        parts: the shards.
+        places_in: of each shard int (n,), where in it each image is, or -1.
+        codes: float32 (n, dim), class-sorted.
+        classes: int (n,), the class of each.
+        blocks: the places of the queries, some at a time.
+        workers: who computes it.
     """
     shared = [workers.share(part) for part in parts]
     given = ((workers.share(codes[places]), places, classes[places]) for places in blocks)
     first, second = itertools.tee(given)
 
-    def with_members(of: np.ndarray) -> list[Any]:
+    def with_members(of: np.ndarray) -> list[int]:
         return [
-            shard
-            for shard, part in zip(shared, parts, strict=True)
+            index
+            for index, part in enumerate(parts)
             if part.bounds[of[0]] < part.bounds[of[-1] + 1]
         ]
 
     distances = workers.map(
-        _relevant_distances, ((shard, *each) for each in first for shard in with_members(each[2]))
+        _relevant_distances,
+        (
+            (shared[index], queries, places_in[index][places], of)
+            for queries, places, of in first
+            for index in with_members(of)
+        ),
     )
     asked = (
         (queries, of, _sorted_together([next(distances) for _ in with_members(of)]))
@@ -230,21 +261,14 @@ def _relevant_distances(
 ) -> list[np.ndarray]:
     """Return how far the relevant images in a shard are from each query, itself left out.
 
-    Queries of a few classes at a time are multiplied with the images of these classes alone, or
-    some more: small products are rounded in another way than the large ones that these distances
-    are compared with, and equal images were not equally far.
+    The whole product, as in `_irrelevant_in_shard`: one of the relevant images alone might be
+    rounded in another way.
     """
     found = []
-    for start in range(0, len(queries), _ROWS):
-        members = shard.members(classes[start : start + _ROWS])
-        low = max(0, min(members[0].start, len(shard.codes) - _LARGE))
-        where = slice(low, max(members[-1].stop, low + _LARGE))
-        first = max(0, min(start, len(queries) - _LARGE))
-        rows = shard.distances(queries[first : start + _ROWS], where)[start - first :]
-        for row, own, place in zip(rows, members, places[start:] - shard.start, strict=False):
-            relevant = row[own.start - low : own.stop - low]
-            itself = [place - own.start] if own.start <= place < own.stop else []
-            found.append(np.delete(relevant, itself))
+    distances = shard.distances(queries)
+    for row, own, place in zip(distances, shard.members(classes), places, strict=True):
+        itself = [place - own.start] if place >= 0 else []
+        found.append(np.delete(row[own], itself))
     return found
 
 
