@@ -39,7 +39,7 @@ def write(folder: Path) -> None:
 
 
 def one_file_at_a_time(folder: Path) -> np.ndarray:
-    """Return float arrays joined class by class, as the assignment's notebook does."""
+    """Return uint8 arrays joined class by class, as the assignment's notebook does."""
     images = np.zeros((0, EXAMPLES, SIDE, SIDE, 3), np.uint8)
     for of_class in sorted(path for path in folder.iterdir() if path.is_dir()):
         loaded = []

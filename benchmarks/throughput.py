@@ -50,7 +50,7 @@ class Residual(nn.Module):
 
 def in_pytorch(experiment: params.Experiment, images: np.ndarray, labels: np.ndarray) -> Callable:
     """Return the bare step of the same network, loss and optimizer in plain PyTorch."""
-    given, training = experiment.network.settings, experiment.training
+    given = experiment.network.settings
     widths = [given["stem"], *given["filters"]]
     momentum = given["momentum"]
     network = nn.Sequential(
@@ -63,7 +63,7 @@ def in_pytorch(experiment: params.Experiment, images: np.ndarray, labels: np.nda
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True)
     targets = torch.from_numpy(labels)
     inputs = torch.from_numpy(images).permute(0, 3, 1, 2)
-    half = training.precision == "mixed_bfloat16"
+    half = keras.config.dtype_policy().name == "mixed_bfloat16"
 
     def step() -> float:
         optimizer.zero_grad()
@@ -90,11 +90,10 @@ def operations(model: keras.Model) -> int:
     return 3 * total
 
 
-def matrix_rate(precision: str) -> float:
+def matrix_rate() -> float:
     """Return floating-point operations a second of a large matrix product, the best of five."""
     side = 4096
-    dtype = "bfloat16" if precision == "mixed_bfloat16" else "float32"
-    a = keras.ops.ones((side, side), dtype)
+    a = keras.ops.ones((side, side), keras.config.dtype_policy().compute_dtype)
     best = np.inf
     for _ in range(6):
         begin = time.perf_counter()
@@ -139,7 +138,7 @@ def main(name: str) -> None:
             begin = time.perf_counter()
             run()
             rates[way].append(STEPS * len(one) / (time.perf_counter() - begin))
-    print(f"{name}: {training.precision}, batches of {len(one)}")
+    print(f"{name}: {keras.config.dtype_policy().name}, batches of {len(one)}")
     for way, found in rates.items():
         ratios = [ours / theirs for ours, theirs in zip(rates["pipeline"], found, strict=True)]
         print(
@@ -147,7 +146,7 @@ def main(name: str) -> None:
             f"{statistics.median(ratios):.2f} times ({min(ratios):.2f} to {max(ratios):.2f})"
         )
     reached = statistics.median(rates["pipeline"]) * operations(model)
-    most = matrix_rate(training.precision)
+    most = matrix_rate()
     print(
         f"{reached / 1e9:.0f} of {most / 1e9:.0f} GFLOP/s of a matrix product: {reached / most:.0%}"
     )
