@@ -123,7 +123,7 @@ def retrieval_scores(
     first = _first_equal(codes, half_squares)
     edges = np.linspace(0, len(codes), min(shards, len(codes)) + 1).astype(int)
     shard_of = np.searchsorted(edges, first, side="right") - 1  # equal codes are in one shard
-    parts, places_in = [], []
+    parts, place_in = [], np.empty(len(codes), int)
     for index, (start, stop) in enumerate(itertools.pairwise(edges)):
         images = np.flatnonzero(shard_of == index)
         different, columns = np.unique(first[images], return_inverse=True)
@@ -131,8 +131,7 @@ def retrieval_scores(
         which = different if len(different) < stop - start else slice(start, stop)  # no copy
         where = columns if len(different) < len(images) else slice(None)
         parts.append(_Shard(codes[which], half_squares[which], where, bounds))
-        places_in.append(np.full(len(codes), -1))
-        places_in[-1][images] = np.arange(len(images))
+        place_in[images] = np.arange(len(images))
     rows = max(1, block_bytes // (np.bincount(shard_of).max() * codes.itemsize))
     blocks = np.split(places, range(rows, len(places), rows))
     if len(parts) == 1:
@@ -140,7 +139,7 @@ def retrieval_scores(
         jobs = ((shared, block, classes[block]) for block in blocks)
         found = workers.map(_scores_in_one_shard, jobs)
     else:
-        found = _scores_over_shards(parts, places_in, codes, classes, blocks, workers)
+        found = _scores_over_shards(parts, shard_of, place_in, codes, classes, blocks, workers)
     scores = np.empty((len(queries), len(MEASURES) + len(RECALLS)))
     scores[order] = np.concatenate(list(found))
     single = dict(zip(MEASURES, scores.T[: len(MEASURES)].copy(), strict=True))
@@ -204,7 +203,8 @@ def _scores_of_query(distances: np.ndarray, members: slice) -> tuple[float, ...]
 
 def _scores_over_shards(
     parts: list[_Shard],
-    places_in: list[np.ndarray],
+    shard_of: np.ndarray,
+    place_in: np.ndarray,
     codes: np.ndarray,
     classes: np.ndarray,
     blocks: list[np.ndarray],
@@ -218,7 +218,8 @@ def _scores_over_shards(
 
     Args:
         parts: the shards.
-        places_in: of each shard int (n,), where in it each image is, or -1.
+        shard_of: int (n,), in which of them each image is.
+        place_in: int (n,), where in it.
         codes: float32 (n, dim), class-sorted.
         classes: int (n,), the class of each.
         blocks: the places of the queries, some at a time.
@@ -238,7 +239,7 @@ def _scores_over_shards(
     distances = workers.map(
         _relevant_distances,
         (
-            (shared[index], queries, places_in[index][places], of)
+            (shared[index], queries, np.where(shard_of[places] == index, place_in[places], -1), of)
             for queries, places, of in first
             for index in with_members(of)
         ),
