@@ -205,6 +205,7 @@ def engine(scheduler: int | str | None) -> Iterator[Here | OnDask]:
                 n_workers=scheduler,
                 threads_per_worker=1,
                 dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # two runs, two free ports
                 memory_limit=0,  # they share this machine's
                 silence_logs=logging.CRITICAL,
             )
