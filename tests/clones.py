@@ -7,8 +7,8 @@ when the clones differ, or a single one from what is committed (as it does on an
 Aside are run.json, which tells of seconds, and the pages, which show it.
 
 TensorFlow splits its sums by its threads, of which it has as many as there are cores. So their
-number is set here, to the two with which the committed figures were made. OpenBLAS does so, too, on
-processors with AVX2 alone; it takes no more threads than there are cores, so one is its number.
+number is set here, to the two with which the committed figures were made. OpenBLAS does so where
+there is no AVX-512, and takes no more threads than there are cores: one, there.
 """
 
 import json
@@ -21,7 +21,9 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parent.parent
-THREADS = {"TF_NUM_INTRAOP_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"}
+THREADS = {"TF_NUM_INTRAOP_THREADS": "2"}
+if "avx512f" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+    THREADS["OPENBLAS_NUM_THREADS"] = "1"
 
 
 def outputs(lock: Path) -> dict[str, str]:

@@ -61,13 +61,17 @@ def assert_scores(found, expected, atol=0.0):
         np.testing.assert_allclose(found[name], scores, rtol=0, atol=atol, err_msg=name)
 
 
+def means(scores):
+    return {name: each.mean(axis=0) for name, each in scores.items()}
+
+
 # Shards, in this process
 
 
 @settings(deadline=None)
 @given(
     seed=st.integers(0, 2**32),
-    kind=st.sampled_from(["ties", "constant"]),  # of others the last bits may differ, see below
+    kind=st.sampled_from(["normal", "ties", "constant"]),  # duplicates: see the next test
     shards=st.integers(1, 50),
     rows=st.integers(2, 48),
     asked=st.integers(1, 48),
@@ -89,11 +93,12 @@ def test_shards_of_a_usual_size_give_the_same_scores(kind, shards):
     whole = retrieval_scores(codes, labels, block_bytes=2**30)
     for rows in (1200, 150):
         found = retrieval_scores(codes, labels, block_bytes=rows * 4 * 1200, shards=shards)
-        # Last bits may put two images of other codes the other way round.
-        precision = found["average_precision"]
-        np.testing.assert_allclose(precision, whole["average_precision"], rtol=0, atol=1e-4)
-        for name, scores in whole.items():
-            assert found[name].mean() == pytest.approx(scores.mean(), abs=1e-5), name
+        if kind == "normal":  # on AVX2 last bits put two images of a query the other way round
+            near = np.isclose(found["average_precision"], whole["average_precision"], 0, 1e-6)
+            assert np.count_nonzero(~near) <= 2
+            assert_scores(means(found), means(whole), 1e-6)
+        else:
+            assert_scores(found, whole, 1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
