@@ -178,7 +178,7 @@ MISTAKES = {
         "experiments.digits-siamese.training.optimizer.name",
         "adagrad",
         "experiments.digits-siamese.training.optimizer: no module 'adagrad' in stages/optimizers; "
-        "there are: adam, sgd",
+        "there are: adam, muon, sgd",
     ),
     "setting of another optimizer": (
         "experiments.digits-siamese.training.optimizer.momentum",

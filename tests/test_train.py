@@ -36,12 +36,14 @@ def experiment(name, *, network=None, objective=None, **changed):
 
 
 SIAMESE = {"examples_per_class": 2}
+MUON = PARAMS.experiments["tinyimagenet-compact"].training.optimizer.model_dump()
 SYSTEMS = {
     "classifier": ("digits-classifier", {}),
-    "all-pairs": ("digits-siamese", SIAMESE),
+    "muon": ("digits-classifier", {"optimizer": MUON}),
+    "all-pairs": ("digits-siamese", {"objective": SIAMESE}),
     "random-pairs": (
         "digits-siamese",
-        {"pairs": "random", "examples_per_class": 0, "loss": "binary"},
+        {"objective": {"pairs": "random", "examples_per_class": 0, "loss": "binary"}},
     ),
 }
 
@@ -54,8 +56,8 @@ def fit(chosen, folder, validation=None):
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(system, tmp_path, monkeypatch):
-    name, objective = SYSTEMS[system]
-    chosen = experiment(name, objective=objective)
+    name, changed = SYSTEMS[system]
+    chosen = experiment(name, **changed)
     whole = fit(chosen, tmp_path / "whole")
     assert fit(chosen, tmp_path / "again") == whole
 

@@ -1,5 +1,9 @@
 """Orthogonalised momentum for the kernels of convolutions (after Jordan et al. 2024, "Muon")."""
 
+from typing import Annotated
+
+import pydantic
+
 from stages.params import Count, Fraction, NotNegative, Positive
 
 LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315  # of an iteration, by Jordan et al. 2024
@@ -7,7 +11,12 @@ NOT_ZERO = 1e-7  # added to norms that are divided by
 
 
 def build(
-    rate, *, momentum: Fraction, weight_decay: NotNegative, others: Positive, iterations: Count
+    rate,
+    *,
+    momentum: Annotated[Fraction, pydantic.Field(gt=0)],
+    weight_decay: NotNegative,
+    others: Positive,
+    iterations: Count,
 ):
     """Return Muon for kernels, and stochastic gradient descent for all other weights.
 
