@@ -416,6 +416,7 @@ _LEFT_OUT = {  # like another one but for a setting: they would run no other lin
     "cifar100-siamese-binary",
     "cifar100-alexnet",
     "cifar100-fast",
+    "cifar100-fast-muon",
     "cifar100-resnet",
     "cifar100-siamese-resnet",
     "cifar100-best",

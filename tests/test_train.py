@@ -36,7 +36,7 @@ def experiment(name, *, network=None, objective=None, **changed):
 
 
 SIAMESE = {"examples_per_class": 2}
-MUON = PARAMS.experiments["tinyimagenet-compact"].training.optimizer.model_dump()
+MUON = PARAMS.experiments["cifar100-fast-muon"].training.optimizer.model_dump()
 SYSTEMS = {
     "classifier": ("digits-classifier", {}),
     "muon": ("digits-classifier", {"optimizer": MUON}),
