@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 from test_peers import project
@@ -68,7 +68,6 @@ def means(scores):
 # Shards, in this process
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     kind=st.sampled_from(["normal", "ties", "constant"]),  # duplicates: see the next test

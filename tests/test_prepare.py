@@ -77,7 +77,7 @@ def test_an_image_of_the_right_size_is_left_as_it_is():
 sizes = st.tuples(st.integers(1, 12), st.integers(1, 12)).map(lambda two: sorted(two)[::-1])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sizes, st.integers(0, 2**32 - 1))
 def test_it_is_the_mean_of_finer_pixels_and_keeps_the_mean(sizes, seed):
     old, new = sizes
@@ -90,7 +90,7 @@ def test_it_is_the_mean_of_finer_pixels_and_keeps_the_mean(sizes, seed):
     assert abs(np.mean(found) - image.mean()) <= 0.5
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(sizes, st.integers(0, 255))
 def test_a_constant_image_stays_constant(sizes, value):
     old, new = sizes

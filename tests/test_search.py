@@ -187,7 +187,6 @@ def test_building_leaves_the_number_of_threads():
 # Invariants
 
 
-@settings(deadline=None)
 @given(
     st.integers(2, 40),
     st.integers(1, 5),
@@ -208,7 +207,7 @@ def test_a_flat_index_is_exact(count, dim, depth, values, seed):
         assert means["average_precision"] == pytest.approx(same["average_precision"])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.sampled_from(["IVF4,Flat", "IVF4,PQ2x3", "HNSW4", "PQ2x3", "SQ4"]),
     st.integers(10, 60),
