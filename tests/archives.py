@@ -420,6 +420,7 @@ _LEFT_OUT = {  # like another one but for a setting: they would run no other lin
     "cifar100-resnet",
     "cifar100-siamese-resnet",
     "cifar100-best",
+    "tinyimagenet-best",
     "omniglot-siamese-80-characters",
     "omniglot-best",
 }
