@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
-from test_report import add_experiment, pca, toy, write  # noqa: F401
+from test_report import make_toy, pca, write
 
 from stages import index, params, report
 
@@ -31,27 +31,35 @@ def browser():
         launched.close()
 
 
-@pytest.fixture(params=["toy", "index", *BUILT], ids=lambda page: Path(page).name)
-def address(request, monkeypatch):
-    """Return where a page is: small ones with every section, and those that were built here."""
-    if request.param in BUILT:
-        return request.param.as_uri()
-    settings = params.load()
-    experiment = settings.experiments["digits-siamese"].model_copy(update={"dataset": "toy"})
-    named = dict.fromkeys(NAMED, experiment)
-    changed = settings.model_copy(update={"experiments": named})
-    monkeypatch.setattr(params, "load", lambda: changed)
-    for name in NAMED:
-        metrics = Path("metrics/toy", name)
-        ranked = json.loads((metrics / "retrieval.json").read_text())
-        cut = {str(each): {"l2_normalised": pca(0.3), "whitened": pca(0.4)} for each in (16, 32)}
-        write(metrics / "retrieval.json", ranked | {"pca": {"neural_codes": cut}})
-        for file, y, x in (("ways", "accuracy", "2"), ("recall", "precision", "0.5")):
-            rows = f"neural_codes/l2,{x},0.9\npixels/l2,3,.4\n"
-            write(metrics / f"{file}.csv", f"series,{file},{y}\n{rows}")
-    report.main("toy")
-    index.main()
-    return Path("reports", f"{request.param}.html").absolute().as_uri()
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Return the folder of small pages that have every section."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_toy(tmp_path_factory.mktemp("small"), patch)
+        settings = params.load()
+        experiment = settings.experiments["digits-siamese"].model_copy(update={"dataset": "toy"})
+        named = dict.fromkeys(NAMED, experiment)
+        changed = settings.model_copy(update={"experiments": named})
+        patch.setattr(params, "load", lambda: changed)
+        for name in NAMED:
+            metrics = Path("metrics/toy", name)
+            ranked = json.loads((metrics / "retrieval.json").read_text())
+            cut = {
+                str(each): {"l2_normalised": pca(0.3), "whitened": pca(0.4)} for each in (16, 32)
+            }
+            write(metrics / "retrieval.json", ranked | {"pca": {"neural_codes": cut}})
+            for file, y, x in (("ways", "accuracy", "2"), ("recall", "precision", "0.5")):
+                rows = f"neural_codes/l2,{x},0.9\npixels/l2,3,.4\n"
+                write(metrics / f"{file}.csv", f"series,{file},{y}\n{rows}")
+        report.main("toy")
+        index.main()
+        return Path("reports").absolute()
+
+
+@pytest.fixture(params=["toy.html", "index.html", *BUILT], ids=lambda page: Path(page).name)
+def address(request, small):
+    """Return where a page is: a small one, or one that was built here."""
+    return (small / request.param).as_uri()
 
 
 @pytest.fixture(params=["light", "dark"])

@@ -78,7 +78,12 @@ def add_experiment(name, seen):
 
 @pytest.fixture(autouse=True)
 def toy(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    make_toy(tmp_path, monkeypatch)
+
+
+def make_toy(folder, monkeypatch):
+    """Go to a folder, and make what the pages of a dataset of two experiments show."""
+    monkeypatch.chdir(folder)
     published = [
         {
             "system": "people & co",
