@@ -415,6 +415,7 @@ _LEFT_OUT = {  # like another one but for a setting: they would run no other lin
     "cifar100-classifier-no-dropout",
     "cifar100-siamese-binary",
     "cifar100-alexnet",
+    "tinyimagenet-alexnet",
     "cifar100-fast",
     "cifar100-fast-muon",
     "cifar100-resnet",
