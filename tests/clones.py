@@ -8,7 +8,8 @@ Aside are run.json, which tells of seconds, and the pages, which show it.
 
 TensorFlow splits its sums by its threads, of which it has as many as there are cores. So their
 number is set here, to the two with which the committed figures were made. OpenBLAS does so where
-there is no AVX-512, and takes no more threads than there are cores: one, there.
+it has no kernel with AVX-512 for the processor, as for one that has it but is newer than OpenBLAS,
+and takes no more threads than there are cores: one, there.
 """
 
 import json
@@ -18,11 +19,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np  # noqa: F401  (with it OpenBLAS is loaded, which is asked for its kernels)
 import yaml
+from threadpoolctl import threadpool_info
 
 ROOT = Path(__file__).parent.parent
+WITH_AVX512 = {"SkylakeX", "Cooperlake", "SapphireRapids"}  # kernels, as OpenBLAS calls them
 THREADS = {"TF_NUM_INTRAOP_THREADS": "2"}
-if "avx512f" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+if not {library.get("architecture") for library in threadpool_info()} <= WITH_AVX512:
     THREADS["OPENBLAS_NUM_THREADS"] = "1"
 
 
