@@ -70,13 +70,27 @@ def test_codes_of_the_resnet_are_the_largest_of_each_filter_or_all_values():
     chosen = {"scale": 1 / 255, "offset": 0.0, "stem": 2, "stride": 1, "filters": [3, 5]}
     images = np.random.default_rng(1).integers(0, 256, (2, 12, 12, 3), dtype=np.uint8)
     networks = {
-        pool: build((12, 12, 3), **chosen, momentum=0.9, pool=pool) for pool in ("max", "none")
+        pool: build((12, 12, 3), **chosen, momentum=0.9, pool=pool, dense=None)
+        for pool in ("max", "none")
     }
     networks["max"].set_weights(networks["none"].get_weights())
     codes = {pool: np.asarray(network(images)) for pool, network in networks.items()}
     assert codes["none"].shape == (2, 3 * 3 * 5)  # 12 pixels halved twice leave 3
     largest = codes["none"].reshape(2, 9, 5).max(axis=1)
     np.testing.assert_allclose(codes["max"], largest, rtol=1e-6)
+
+
+def test_codes_of_the_resnet_with_a_dense_layer_are_its_values():
+    build = importlib.import_module("stages.networks.resnet9").build
+    chosen = {"scale": 1 / 255, "offset": 0.0, "stem": 2, "stride": 1, "filters": [3, 5]}
+    network = build((12, 12, 3), **chosen, momentum=0.9, pool="max", dense=7)
+    images = np.random.default_rng(1).integers(0, 256, (2, 12, 12, 3), dtype=np.uint8)
+    pooled = np.asarray(keras.Model(network.input, network.get_layer("pooled").output)(images))
+    (kernel,) = network.layers[-3].get_weights()
+    assert pooled.shape == (2, 5) and kernel.shape == (5, 7)
+    expected = np.maximum(pooled @ kernel / np.sqrt(1 + 1e-3), 0)  # new statistics: 0 and 1
+    assert (expected == 0).any() and (expected > 0).any()
+    np.testing.assert_allclose(np.asarray(network(images)), expected, rtol=1e-5)
 
 
 def test_a_layer_that_is_not_there_is_refused_before_training():

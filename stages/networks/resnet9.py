@@ -17,13 +17,14 @@ def build(
     filters: Annotated[list[Count], pydantic.Field(min_length=1)],
     momentum: Fraction,
     pool: Literal["max", "none"],
+    dense: Count | None,
 ):
     """Return a first convolution, and a stage of three for each of `filters`.
 
     A stage halves height and width and adds to what it has so far a block of two convolutions
     (He et al. 2016). All are 3x3, batch-normalised, with relu; pooling comes before
     normalisation, which then sees a quarter of the values. What the last stage says is the code,
-    `neural_codes`.
+    `neural_codes`, or what a dense layer makes of it.
 
     Args:
         shape: (height, width, channels) of the uint8 images.
@@ -36,6 +37,8 @@ def build(
         pool: `max`: a code is the largest value of each filter over the last stage's image, which
             asks what is there, not where. `none`: all of its values, for kinds that are told apart
             by where a part is, such as strokes.
+        dense: units of a dense layer after the pooling, batch-normalised, with relu, which are the
+            code then; None for none.
     """
     import keras
     from keras import layers
@@ -53,4 +56,8 @@ def build(
         x = convolution(x, width, pool=2)
         x = layers.Add()([x, convolution(convolution(x, width), width)])
     pooled = layers.GlobalMaxPooling2D if pool == "max" else layers.Flatten
-    return keras.Model(images, pooled(name="neural_codes")(x), name="resnet9")
+    x = pooled(name="pooled" if dense else "neural_codes")(x)
+    if dense:
+        x = layers.BatchNormalization(momentum=momentum)(layers.Dense(dense, use_bias=False)(x))
+        x = layers.ReLU(name="neural_codes")(x)
+    return keras.Model(images, x, name="resnet9")
