@@ -114,7 +114,7 @@ def main(name: str) -> None:
     _, objective = assemble(experiment, shape, given.classes)
     model = objective.model
     train.make_ready(objective, training, steps=1000)
-    fixed = training.model_copy(update={"steps": STEPS})
+    fixed = training.model_copy(update={"steps": STEPS, "progressive_resizing": []})
     batches = train.Batches(images, objective, fixed, 1, augment=True)
     one, targets = batches.batch(0)
     constant = keras.ops.convert_to_tensor(one), keras.ops.convert_to_tensor(targets)

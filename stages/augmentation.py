@@ -67,6 +67,27 @@ def turned(
     return np.rint(upper * (1 - down) + lower * down).astype(np.uint8)
 
 
+def shrunk(images: np.ndarray, size: int) -> np.ndarray:
+    """Make images smaller: each pixel is the mean of the area that it covers.
+
+    Args:
+        images: uint8 (..., side, side, channels).
+        size: the new side in pixels, at most the old one.
+
+    Returns:
+        uint8 (..., size, size, channels).
+    """
+    *before, side, _, channels = images.shape
+    edges = np.arange(size + 1) * (side / size)
+    first, last = edges[:-1, None], edges[1:, None]
+    pixel = np.arange(side)
+    covered = (np.minimum(last, pixel + 1) - np.maximum(first, pixel)).clip(0)
+    weights = (covered * (size / side)).astype(np.float32)
+    rows = weights @ images.reshape(-1, side, side * channels).astype(np.float32)
+    both = weights @ rows.reshape(-1, size, side, channels)
+    return np.rint(both).astype(np.uint8).reshape(*before, size, size, channels)
+
+
 def with_rotated_classes(images: np.ndarray) -> np.ndarray:
     """Add every class turned by 90, 180 and 270 degrees as classes of their own.
 

@@ -48,12 +48,21 @@ _FLAGS = Path("/proc/cpuinfo")
 _BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # of x86, of x86's matrix units, of Arm
 
 
+def devices() -> list[str]:
+    """Return the names of the devices; with torch, which Keras cannot ask, of the one it uses."""
+    if keras.backend.backend() != "torch":
+        return keras.distribution.list_devices()
+    import torch
+
+    return ["cuda:0" if torch.cuda.is_available() else "cpu:0"]
+
+
 def computes_bfloat16() -> bool:
     """Tell whether the device that trains multiplies in bfloat16 by itself.
 
     A processor that does not still can, some fifteen times slower than in float32.
     """
-    if not all(device.startswith("cpu") for device in keras.distribution.list_devices()):
+    if not all(device.startswith("cpu") for device in devices()):
         return True
     return _FLAGS.is_file() and not _BFLOAT16.isdisjoint(_FLAGS.read_text().split())
 
@@ -82,7 +91,7 @@ def description() -> dict[str, object]:
     """Return what a run's speed and last bits depend on: device, precision, cores, versions."""
     backend = keras.backend.backend()
     return {
-        "device": ", ".join(keras.distribution.list_devices()),
+        "device": ", ".join(devices()),
         "precision": keras.config.dtype_policy().name,
         "cores": os.cpu_count(),
         "backend": backend,

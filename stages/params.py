@@ -182,6 +182,16 @@ class Augmentation(Section):
     rotated_classes: bool
 
 
+class Resizing(Section):
+    """So many epochs on images made smaller, which cost less.
+
+    Progressive resizing (Howard 2018, fast.ai's entry to DAWNBench; Tan & Le 2021, section 4).
+    """
+
+    size: Count
+    epochs: Count
+
+
 class Training(Section):
     """How a network is trained."""
 
@@ -193,6 +203,12 @@ class Training(Section):
     optimizer: Optimizer
     early_stopping: Count | None
     augmentation: Augmentation
+    progressive_resizing: list[Resizing]
+
+    def sizes(self) -> list[int | None]:
+        """Return the side of the images of each epoch; None: as they are."""
+        first = [each.size for each in self.progressive_resizing for _ in range(each.epochs)]
+        return first + [None] * (self.epochs - len(first))
 
 
 class Codes(Section):
@@ -496,6 +512,19 @@ def _experiment_problems(params: Params) -> list[str]:
             problems.append(
                 f"{here}.training.early_stopping: datasets.{experiment.dataset}.split has no "
                 "seen_validation to watch; give it one or set early_stopping to null"
+            )
+        resizing = experiment.training.progressive_resizing
+        sizes = [each.size for each in resizing] + [given.size]
+        if any(one >= other for one, other in itertools.pairwise(sizes)):
+            problems.append(
+                f"{here}.training.progressive_resizing: expected sizes that grow to less than the "
+                f"{given.size} of images.size, got {sizes[:-1]}"
+            )
+        epochs = sum(each.epochs for each in resizing)
+        if epochs >= experiment.training.epochs:
+            problems.append(
+                f"{here}.training.progressive_resizing: {epochs} epochs on smaller images leave "
+                f"none of the {experiment.training.epochs} of training.epochs for whole ones"
             )
     for name, seeds in params.seeds.items():
         if name not in params.experiments:

@@ -72,6 +72,8 @@ class Batches:
         if self.augment:
             rng = np.random.default_rng([self.seed, self.epoch, step])
             images = augmentation.augmented(rng, images, self.training.augmentation)
+            if size := self.training.sizes()[self.epoch]:
+                images = augmentation.shrunk(images, size)
         return images, self.objective.targets(indices // self.examples)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -188,7 +190,7 @@ def fit(
         the weights of the best one.
 
     Raises:
-        UserError: when the loss is no number.
+        UserError: when the loss is no number, and when the network cannot take smaller images.
     """
     training = experiment.training
     backend.set_up(seed, precision=training.precision, jit_compile=training.jit_compile)
@@ -198,7 +200,8 @@ def fit(
     _, objective = assemble(experiment, images.shape[2:], len(images))
     model = objective.model
     batches = Batches(images, objective, training, seed, augment=True)
-    make_ready(objective, training, steps=training.epochs * len(batches))
+    models = make_ready(objective, training, steps=training.epochs * len(batches))
+    sizes = training.sizes()
     progress = Progress(folder, patience=training.early_stopping)
     progress.resume(model)
     while len(progress.history) < training.epochs and not progress.finished():
@@ -206,7 +209,7 @@ def fit(
         batches.begin(epoch)
         seed_dropout(model, seed, epoch)
         title = f"epoch {epoch + 1}/{training.epochs}"
-        row = one_pass(model.train_on_batch, batches, title)
+        row = one_pass(models[sizes[epoch]].train_on_batch, batches, title)
         if not math.isfinite(row["loss"]):
             raise UserError(
                 f"the loss is {row['loss']} in epoch {epoch + 1}; lower "
@@ -271,14 +274,43 @@ def seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
             generator.state.assign(draws.integers(0, 2**31, 2))
 
 
-def make_ready(objective: Objective, training: params.Training, *, steps: int) -> None:
-    """Compile an objective's model, to be trained for so many steps."""
-    objective.model.compile(
-        optimizer=optimizer(training.optimizer, steps=steps),
-        loss=objective.loss,
-        metrics=objective.metrics,
-        jit_compile=training.jit_compile,
-    )
+def make_ready(
+    objective: Objective, training: params.Training, *, steps: int
+) -> dict[int | None, keras.Model]:
+    """Compile an objective's model, to be trained for so many steps.
+
+    Returns:
+        The compiled model for each of `params.Training.sizes`; of the same layers, weights and
+        optimizer, so that what the one learns the others know.
+
+    Raises:
+        UserError: when a layer's weights are made for images of the whole size.
+    """
+    models = {None: objective.model}
+    for resizing in training.progressive_resizing:
+        models[resizing.size] = at_size(objective.model, resizing.size)
+    chosen = optimizer(training.optimizer, steps=steps)
+    for model in models.values():
+        model.compile(
+            optimizer=chosen,
+            loss=objective.loss,
+            metrics=objective.metrics,
+            jit_compile=training.jit_compile,
+        )
+    return models
+
+
+def at_size(model: keras.Model, size: int) -> keras.Model:
+    """Return a model of the same layers for images of another size."""
+    *others, _, _, channels = model.input.shape[1:]
+    images = keras.Input((*others, size, size, channels), dtype=model.input.dtype)
+    try:
+        return keras.models.clone_model(model, images, clone_function=lambda layer: layer)
+    except ValueError as error:
+        raise UserError(
+            f"training.progressive_resizing: the network takes no {size} x {size} images; "
+            f"set it to [] ({' '.join(str(error).split())[:200]})"
+        ) from None
 
 
 def optimizer(chosen: params.Optimizer, *, steps: int) -> keras.optimizers.Optimizer:

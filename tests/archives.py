@@ -421,6 +421,7 @@ _LEFT_OUT = {  # like another one but for a setting: they would run no other lin
     "cifar100-resnet",
     "cifar100-siamese-resnet",
     "cifar100-best",
+    "tinyimagenet-compact",
     "tinyimagenet-best",
     "omniglot-siamese-80-characters",
     "omniglot-best",
@@ -469,8 +470,9 @@ def small_params() -> dict:
         for name, experiment in params["experiments"].items()
         if experiment["dataset"] in datasets and name not in _LEFT_OUT
     }
-    layers = copy.deepcopy(experiments["tinyimagenet-compact"])  # of a network with several
+    layers = copy.deepcopy(experiments["tinyimagenet-fast"])  # of a network with several
     layers["network"] = {"name": "alexnet", "scale": 1 / 255, "offset": 0.0, "dropout": 0.5}
+    layers["training"]["progressive_resizing"] = []  # alexnet's layers are made for one size
     layers["codes"]["layers"] = ["L5", "L6_before_relu", "L7"]
     experiments["tinyimagenet-layers"] = layers
     for experiment in experiments.values():
@@ -493,6 +495,9 @@ def _shrink(experiment: dict, split: dict) -> None:
         objective["examples_per_class"] = 2
     if split["seen_validation"] is None:
         training["early_stopping"] = None
+    training["progressive_resizing"] = [
+        each | {"epochs": 1} for each in training["progressive_resizing"][: _EPOCHS - 1]
+    ]
     experiment["codes"] |= {"batch": 50, "pairs": 20, "seen": 3}
     pictures = {"queries": 3, "nearest": 2}
     retrieval = {"resamples": 20, "memory": 1, "dimensions": [2, 4, 512], "pictures": pictures}

@@ -1,6 +1,8 @@
 """Augmentation: what each change does to a batch, seen on images that a reader can check."""
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stages import augmentation
 from stages.params import Augmentation
@@ -68,3 +70,27 @@ def test_rotated_classes_are_the_quarter_turns():
     assert found.shape == (4, 6, 6, 6, 3)
     for turns in range(4):
         assert (found[turns, 0] == np.rot90(given[0, 0], turns)).all()
+
+
+def test_a_shrunk_image_has_the_mean_of_what_each_pixel_covers():
+    image = np.array([[0, 4, 40, 44], [8, 12, 48, 52], [100, 100, 7, 7], [100, 100, 7, 7]])
+    halved = augmentation.shrunk(image.astype(np.uint8)[None, :, :, None], 2)
+    assert halved[0, ..., 0].tolist() == [[6, 46], [100, 7]]
+    # Of 3 pixels in the place of 4 each covers one and a third: 4/3 x mean = a + b / 3.
+    row = np.array([[30, 60, 90, 120]], dtype=np.uint8).repeat(4, axis=0)[None, :, :, None]
+    expected = [(30 + 60 / 3) * 0.75, (60 * 2 / 3 + 90 * 2 / 3) * 0.75, (90 / 3 + 120) * 0.75]
+    assert augmentation.shrunk(row, 3)[0, :, :, 0].tolist() == [np.rint(expected).tolist()] * 3
+
+
+@given(side=st.integers(1, 12), size=st.integers(1, 12), before=st.sampled_from([(2,), (2, 3)]))
+def test_shrinking_keeps_a_plain_image_and_stays_within_the_pixels(side, size, before):
+    size = min(side, size)
+    drawn = rng().integers(0, 256, (*before, side, side, 3)).astype(np.uint8)
+    found = augmentation.shrunk(drawn, size)
+    assert found.shape == (*before, size, size, 3)
+    assert found.min() >= drawn.min()
+    assert found.max() <= drawn.max()
+    plain = np.full_like(drawn, 201)
+    assert (augmentation.shrunk(plain, size) == 201).all()
+    if size == side:
+        assert (found == drawn).all()

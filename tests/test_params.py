@@ -276,6 +276,18 @@ MISTAKES = {
         "experiments.cifar100-classifier.training.early_stopping: datasets.cifar100.split has no "
         "seen_validation to watch; give it one or set early_stopping to null",
     ),
+    "resizing to no smaller images": (
+        "experiments.cifar100-fast.training.progressive_resizing",
+        [{"size": 24, "epochs": 1}, {"size": 32, "epochs": 1}],
+        "experiments.cifar100-fast.training.progressive_resizing: expected sizes that grow to less "
+        "than the 32 of images.size, got [24, 32]",
+    ),
+    "smaller images in all epochs": (
+        "experiments.cifar100-fast.training.progressive_resizing",
+        [{"size": 16, "epochs": 1}, {"size": 24, "epochs": 3}],
+        "experiments.cifar100-fast.training.progressive_resizing: 4 epochs on smaller images leave "
+        "none of the 4 of training.epochs for whole ones",
+    ),
     "more ways than unseen classes": (
         "datasets.cifar100.tasks.sets.20-way.ways",
         21,

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +37,12 @@ def experiment(name, *, network=None, objective=None, **changed):
 
 
 SIAMESE = {"examples_per_class": 2}
+SMALLER = {"progressive_resizing": [{"size": 4, "epochs": 2}, {"size": 6, "epochs": 1}]}
 MUON = PARAMS.experiments["cifar100-fast-muon"].training.optimizer.model_dump()
 SYSTEMS = {
     "classifier": ("digits-classifier", {}),
     "muon": ("digits-classifier", {"optimizer": MUON}),
+    "progressive-resizing": ("cifar100-fast", {"network": {"filters": [8]}} | SMALLER),
     "all-pairs": ("digits-siamese", {"objective": SIAMESE}),
     "random-pairs": (
         "digits-siamese",
@@ -73,6 +76,31 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(system, tmp_path, mon
         fit(chosen, tmp_path / "parts")
     monkeypatch.undo()
     assert fit(chosen, tmp_path / "parts") == whole
+
+
+def test_progressive_resizing_trains_the_same_network_on_smaller_images_first(
+    tmp_path, monkeypatch
+):
+    sides, one_pass = [], train.one_pass
+
+    def watched(step, batches, title):
+        sides.append({images.shape[1:3] for images, _ in batches})
+        return one_pass(step, batches, title)
+
+    monkeypatch.setattr(train, "one_pass", watched)
+    chosen = experiment("cifar100-fast", network={"filters": [8]}, epochs=12, **SMALLER)
+    _, history = fit(chosen, tmp_path, validation=images(seed=1))
+    trained, validated = sides[::2], sides[1::2]
+    assert trained == [{(4, 4)}] * 2 + [{(6, 6)}] + [{(8, 8)}] * 9
+    assert validated == [{(8, 8)}] * 12
+    assert history[-1]["val_loss"] < history[0]["val_loss"] - 0.2
+
+
+def test_a_network_made_for_one_size_of_images_says_so(tmp_path):
+    chosen = experiment("digits-siamese", objective=SIAMESE, **SMALLER)
+    message = "progressive_resizing: the network takes no 4 x 4 images; set it to \\[\\]"
+    with pytest.raises(UserError, match=message):
+        fit(chosen, tmp_path)
 
 
 def test_a_finished_training_that_dvc_has_not_saved_is_not_repeated(tmp_path, monkeypatch):
@@ -239,6 +267,15 @@ def test_compiled_by_xla_the_same_is_learned(tmp_path):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         losses.append(json.loads(done.stdout.splitlines()[-1]))
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+
+
+@pytest.mark.parametrize(("has_gpu", "name"), [(False, "cpu:0"), (True, "cuda:0")])
+def test_torch_whose_devices_keras_does_not_list_names_its_own(has_gpu, name, monkeypatch):
+    cuda = types.SimpleNamespace(is_available=lambda: has_gpu)
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    monkeypatch.setattr(keras.distribution, "list_devices", None)  # as Keras 3.15 has it: broken
+    assert backend.devices() == [name]
 
 
 def test_a_batch_that_cannot_be_made_ends_the_training(tmp_path, monkeypatch):
