@@ -48,7 +48,7 @@ _FLAGS = Path("/proc/cpuinfo")
 _BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # of x86, of x86's matrix units, of Arm
 
 
-def devices() -> list[str]:
+def device_names() -> list[str]:
     """Return the names of the devices; with torch, which Keras cannot ask, of the one it uses."""
     if keras.backend.backend() != "torch":
         return keras.distribution.list_devices()
@@ -62,7 +62,7 @@ def computes_bfloat16() -> bool:
 
     A processor that does not still can, some fifteen times slower than in float32.
     """
-    if not all(device.startswith("cpu") for device in devices()):
+    if not all(device.startswith("cpu") for device in device_names()):
         return True
     return _FLAGS.is_file() and not _BFLOAT16.isdisjoint(_FLAGS.read_text().split())
 
@@ -91,7 +91,7 @@ def description() -> dict[str, object]:
     """Return what a run's speed and last bits depend on: device, precision, cores, versions."""
     backend = keras.backend.backend()
     return {
-        "device": ", ".join(devices()),
+        "device": ", ".join(device_names()),
         "precision": keras.config.dtype_policy().name,
         "cores": os.cpu_count(),
         "backend": backend,

@@ -54,6 +54,7 @@ class Batches:
     def begin(self, epoch: int) -> None:
         """Draw the batches of an epoch."""
         self.epoch = epoch
+        self.size = self.training.sizes()[epoch] if self.augment else None
         self.drawn = self.objective.draw(
             np.random.default_rng([self.seed, epoch]),
             classes=self.classes,
@@ -72,8 +73,8 @@ class Batches:
         if self.augment:
             rng = np.random.default_rng([self.seed, self.epoch, step])
             images = augmentation.augmented(rng, images, self.training.augmentation)
-            if size := self.training.sizes()[self.epoch]:
-                images = augmentation.shrunk(images, size)
+        if self.size:
+            images = augmentation.shrunk(images, self.size)
         return images, self.objective.targets(indices // self.examples)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -201,7 +202,6 @@ def fit(
     model = objective.model
     batches = Batches(images, objective, training, seed, augment=True)
     models = make_ready(objective, training, steps=training.epochs * len(batches))
-    sizes = training.sizes()
     progress = Progress(folder, patience=training.early_stopping)
     progress.resume(model)
     while len(progress.history) < training.epochs and not progress.finished():
@@ -209,7 +209,7 @@ def fit(
         batches.begin(epoch)
         seed_dropout(model, seed, epoch)
         title = f"epoch {epoch + 1}/{training.epochs}"
-        row = one_pass(models[sizes[epoch]].train_on_batch, batches, title)
+        row = one_pass(models[batches.size].train_on_batch, batches, title)
         if not math.isfinite(row["loss"]):
             raise UserError(
                 f"the loss is {row['loss']} in epoch {epoch + 1}; lower "

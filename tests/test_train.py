@@ -96,6 +96,23 @@ def test_progressive_resizing_trains_the_same_network_on_smaller_images_first(
     assert history[-1]["val_loss"] < history[0]["val_loss"] - 0.2
 
 
+def test_what_is_learned_of_small_images_the_model_for_whole_ones_knows():
+    keras.backend.clear_session()
+    chosen = experiment("cifar100-fast", network={"filters": [8]}, **SMALLER)
+    _, objective = assemble(chosen, (8, 8, 1), 4)
+    models = train.make_ready(objective, chosen.training, steps=8)
+    whole, small = models[None], models[4]
+    assert list(models) == [None, 4, 6]
+    assert whole is objective.model
+    before = whole.get_weights()
+    small.train_on_batch(images()[:, 0, ::2, ::2], np.arange(4))
+    for one, other in zip(whole.variables, small.variables, strict=True):
+        assert one is other
+    assert not all((old == new).all() for old, new in zip(before, whole.get_weights(), strict=True))
+    assert whole.optimizer is small.optimizer
+    assert int(whole.optimizer.iterations) == 1
+
+
 def test_a_network_made_for_one_size_of_images_says_so(tmp_path):
     chosen = experiment("digits-siamese", objective=SIAMESE, **SMALLER)
     message = "progressive_resizing: the network takes no 4 x 4 images; set it to \\[\\]"
@@ -275,7 +292,7 @@ def test_torch_whose_devices_keras_does_not_list_names_its_own(has_gpu, name, mo
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     monkeypatch.setattr(keras.distribution, "list_devices", None)  # as Keras 3.15 has it: broken
-    assert backend.devices() == [name]
+    assert backend.device_names() == [name]
 
 
 def test_a_batch_that_cannot_be_made_ends_the_training(tmp_path, monkeypatch):
