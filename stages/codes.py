@@ -16,7 +16,7 @@ from stages.command import UserError
 from stages.measures.distances import DISTANCES, Means, means_of
 
 _BLOCK = 1000  # seen codes at a time; memory against speed
-BESIDE = ("pixels", "untrained", "pca", "search")  # keys beside a metrics file's layers
+BESIDE = ("pixels", "untrained", "pca", "expanded", "search")  # keys beside a metrics file's layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +27,13 @@ class Space:
         keys: where its figures stand in a metrics file, such as ("untrained", "L6", "l2").
         codes: float32 (images, dim), class-sorted; compared by Euclidean distance, or by `head`.
         head: (w, b) of a learned distance, or None.
+        queries: float32 (images, dim), by what the images are compared as queries; None: by codes.
     """
 
     keys: tuple[str, ...]
     codes: np.ndarray
     head: tuple[np.ndarray, float] | None = None
+    queries: np.ndarray | None = None
 
 
 @contextlib.contextmanager
@@ -63,14 +65,8 @@ def spaces(dataset: str, name: str, layers: list[str], distances: list[str]) -> 
     Raises:
         UserError: for files that are missing or damaged, and for `learned` without a head.
     """
-    folder = Path("data/codes", dataset, name)
+    yield from trained_spaces(dataset, name, layers, distances)
     plain = [distance for distance in distances if distance in DISTANCES]
-    for layer in layers:
-        codes, means = _codes_and_means(dataset, name, "trained", layer)
-        for distance in plain:
-            yield Space((layer, distance), DISTANCES[distance](codes, means))
-        if "learned" in distances:
-            yield Space((layer, "learned"), codes, _head(folder, name))
     pixels, means = _pixels(dataset)
     for distance in plain:
         yield Space(("pixels", distance), DISTANCES[distance](pixels, means))
@@ -78,6 +74,18 @@ def spaces(dataset: str, name: str, layers: list[str], distances: list[str]) -> 
         codes, means = _codes_and_means(dataset, name, "untrained", layer)
         for distance in plain:
             yield Space(("untrained", layer, distance), DISTANCES[distance](codes, means))
+
+
+def trained_spaces(
+    dataset: str, name: str, layers: list[str], distances: list[str]
+) -> Iterator[Space]:
+    """Yield the spaces of an experiment's trained layers; see `spaces`."""
+    for layer in layers:
+        codes, means = _codes_and_means(dataset, name, "trained", layer)
+        for distance in (each for each in distances if each in DISTANCES):
+            yield Space((layer, distance), DISTANCES[distance](codes, means))
+        if "learned" in distances:
+            yield Space((layer, "learned"), codes, _head(Path("data/codes", dataset, name), name))
 
 
 def read(dataset: str, name: str, state: str, layer: str) -> tuple[np.ndarray, np.ndarray]:

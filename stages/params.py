@@ -257,6 +257,7 @@ class Retrieval(Section):
         pydantic.Field(min_length=1),
     ]
     dimensions: list[Count]
+    query_expansion: list[Count]
     resamples: Count
     memory: Count
     search: Search

@@ -73,7 +73,7 @@ def courses(results: dict[str, dict], part: str, *, x: str, y: str) -> markupsaf
 
     Args:
         results: what was read.
-        part: `ways` or `recall`.
+        part: `ways`, `recall` or `expansion`.
         x: the name of the horizontal axis.
         y: that of the vertical one.
     """
@@ -313,6 +313,7 @@ def main(dataset: str) -> None:
         ways=courses(results, "ways", x="ways", y="accuracy"),
         recall=courses(results, "recall", x="recall", y="precision"),
         compression=compression(results, published),
+        expansion=courses(results, "expansion", x="nearest", y="mAP"),
         searches=searches(results),
         found=found_images(dataset, results),
         curves={

@@ -78,6 +78,8 @@ class _Retrieval(_Metrics):
     untrained: dict[str, dict[str, _Precision]] = {}
     pca: dict[str, dict[Annotated[str, pydantic.Field(pattern="^[1-9][0-9]*$")],
                         dict[str, _Precision]]] = {}  # fmt: skip
+    expanded: dict[str, dict[str, dict[Annotated[str, pydantic.Field(pattern="^[1-9][0-9]*$")],
+                                       _Precision]]] = {}  # fmt: skip
     search: dict[str, dict[str, dict[str, _Searched]]] = {}
     __pydantic_extra__: dict[str, dict[str, _Precision]]
 
@@ -99,6 +101,12 @@ class _Run(_Metrics):
     device: str
     versions: dict[str, str]
 
+
+_COURSES = {  # files of a course, and the columns of its axes
+    "ways": ("ways", "accuracy"),
+    "recall": ("recall", "precision"),
+    "expansion": ("nearest", "mean_average_precision"),
+}
 
 _PARTS = {
     "network": pydantic.TypeAdapter(_Network),
@@ -146,8 +154,8 @@ def read_results(dataset: str) -> dict[str, dict[str, Any]]:
     results = {}
     for folder in sorted(path for path in Path("metrics", dataset).glob("*") if path.is_dir()):
         results[folder.name] = {"history": read_history(folder / "history.csv")}
-        for x, y in (("ways", "accuracy"), ("recall", "precision")):
-            results[folder.name][x] = read_courses(folder / f"{x}.csv", x, y)
+        for part, columns in _COURSES.items():
+            results[folder.name][part] = read_courses(folder / f"{part}.csv", *columns)
         results[folder.name]["search"] = read_search(folder / "search.csv")
         for part in _PARTS:
             there = (folder / f"{part}.json").exists()

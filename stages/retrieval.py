@@ -1,10 +1,12 @@
 """Stage `retrieval`: each unseen image a query against all the others.
 
 data/codes/<dataset>/<experiment>  ->  in metrics/<dataset>/<experiment>:
-retrieval.json, recall.csv, compression.csv and search.csv; and pictures of what was found:
+retrieval.json, recall.csv, compression.csv, expansion.csv and search.csv; and pictures of what was
+found:
 data/pictures/<dataset>/<experiment>/<layer>.png
 """
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from stages import codes, files, params, pictures
 from stages.command import UserError, run
 from stages.engine import engine
 from stages.measures.compression import compressed
+from stages.measures.expansion import expanded
 from stages.measures.intervals import bootstrap_mean
 from stages.measures.ranking import RECALLS, chance_average_precision, retrieval_scores
 from stages.measures.search import exact_search, index_search, search_scores
@@ -71,6 +74,30 @@ def compressed_spaces(
                     yield codes.Space(("pca", layer, str(each), kind), cut)
 
 
+def expanded_spaces(
+    dataset: str, name: str, chosen: params.Retrieval, layers: list[str]
+) -> Iterator[codes.Space]:
+    """Yield an experiment's trained codes, each asked for together with those nearest to it.
+
+    Args:
+        dataset: the dataset's name.
+        name: the experiment's name.
+        chosen: the experiment's params of retrieval.
+        layers: names of the layers whose codes were written.
+
+    Raises:
+        UserError: for files that are missing or damaged.
+    """
+    if not chosen.query_expansion:
+        return
+    memory = chosen.memory * 2**20
+    for space in codes.trained_spaces(dataset, name, layers, chosen.distances):
+        with codes.refused(dataset, name):
+            for count, queries in expanded(space.codes, chosen.query_expansion, block_bytes=memory):
+                keys = ("expanded", *space.keys, str(count))
+                yield dataclasses.replace(space, keys=keys, queries=queries)
+
+
 def searches(
     dataset: str, name: str, chosen: params.Retrieval, layers: list[str], labels: np.ndarray
 ) -> Iterator[tuple[tuple[str, str, str], dict[str, float]]]:
@@ -94,9 +121,7 @@ def searches(
         return
     queries, depth = np.arange(len(labels)), chosen.search.depth
     setting = f"params.yaml: experiments.{name}.retrieval.search.indexes"
-    spaces = codes.spaces(dataset, name, layers, chosen.distances)
-    # Layers of the trained network come first; of the others nothing is asked.
-    for space in itertools.takewhile(lambda space: space.keys[0] in layers, spaces):
+    for space in codes.trained_spaces(dataset, name, layers, chosen.distances):
         with codes.refused(dataset, name):
             memory = chosen.memory * 2**20
             exact = exact_search(space.codes, queries, depth=depth, block_bytes=memory)
@@ -142,6 +167,7 @@ def main(name: str) -> None:
     scored = itertools.chain(
         codes.spaces(*here, chosen.distances),
         compressed_spaces(*here, chosen.dimensions, seed=settings.seed),
+        expanded_spaces(experiment.dataset, name, chosen, layers),
     )
     with engine(settings.cluster.scheduler) as workers:
         for space in scored:
@@ -150,12 +176,13 @@ def main(name: str) -> None:
                     space.codes,
                     labels,
                     block_bytes=chosen.memory * 2**20,
+                    query_codes=space.queries,
                     shards=settings.cluster.shards,
                     workers=workers,
                 )
             rng = np.random.default_rng(settings.seed)  # the same resamples for each: paired
             found[space.keys] = figures(scores, rng, chosen.resamples)
-            if space.keys[0] != "pca":
+            if space.keys[0] not in ("pca", "expanded"):
                 curve = zip(RECALLS, scores["precision_at_recall"].mean(axis=0), strict=True)
                 courses += [("/".join(space.keys), *map(float, point)) for point in curve]
             mean = found[space.keys]["mean_average_precision"]
@@ -179,6 +206,19 @@ def main(name: str) -> None:
             (f"{keys[1]}/{keys[3]}", int(keys[2]), figure["mean_average_precision"])
             for keys, figure in found.items()
             if keys[0] == "pca"
+        ],
+    )
+    asked = [keys for keys in found if keys[0] == "expanded"]
+    curves = {keys[1:3]: [(0, found[keys[1:3]])] for keys in asked}
+    for keys in asked:
+        curves[keys[1:3]].append((int(keys[3]), found[keys]))
+    files.write_csv(
+        metrics / "expansion.csv",
+        ("series", "nearest", "mean_average_precision"),
+        [
+            ("/".join(keys), count, figure["mean_average_precision"])
+            for keys, curve in curves.items()
+            for count, figure in curve
         ],
     )
     with files.replacing(Path("data/pictures", experiment.dataset, name)) as folder:

@@ -501,7 +501,7 @@ def _shrink(experiment: dict, split: dict) -> None:
     experiment["codes"] |= {"batch": 50, "pairs": 20, "seen": 3}
     pictures = {"queries": 3, "nearest": 2}
     retrieval = {"resamples": 20, "memory": 1, "dimensions": [2, 4, 512], "pictures": pictures}
-    experiment["retrieval"] |= retrieval
+    experiment["retrieval"] |= retrieval | {"query_expansion": [3, 1, 10_000]}
 
 
 def write_params(folder: Path, params: dict) -> None:

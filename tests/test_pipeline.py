@@ -265,6 +265,13 @@ def test_courses_agree_with_the_figures(project):
     assert {row["recall"] for row in rows(given, name, "recall")} >= {"0.05", "0.5", "1.0"}
     cut = rows(given, name, "compression")
     assert len(cut) == 4
+    asked = rows(given, name, "expansion")
+    assert len(asked) == 3 * len(ranked["neural_codes"])  # by none, one and three nearest
+    for row in asked:
+        layer, distance = row["series"].split("/")
+        own = {"0": ranked[layer][distance]}
+        figures = (own | ranked["expanded"][layer][distance])[row["nearest"]]
+        assert float(row["mean_average_precision"]) == figures["mean_average_precision"]
     assert {
         "series": "neural_codes/whitened",
         "dimensions": "2",

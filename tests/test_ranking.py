@@ -182,6 +182,43 @@ def test_chance_of_a_few_known_cases():
     assert chance_average_precision(np.arange(5000) // 500) == pytest.approx(0.101, abs=5e-4)
 
 
+@given(
+    seed=st.integers(0, 2**32),
+    spread=st.sampled_from([2, 9, 1000]),  # few different codes: ties and duplicates
+    rows=st.integers(1, 40),
+    shards=st.integers(1, 5),
+    asked=st.integers(1, 40),
+)
+def test_queries_by_other_codes_are_scored_as_by_scikit_learn(seed, spread, rows, shards, asked):
+    rng = np.random.default_rng(seed)
+    codes, labels = rng.integers(spread, size=(40, 2)), rng.permutation(np.arange(40) % 5)
+    queries, others = rng.integers(40, size=asked), rng.integers(spread, size=(asked, 2))
+    found = retrieval_scores(
+        codes,
+        labels,
+        block_bytes=rows * 40 * 4,
+        queries=queries,
+        query_codes=others,
+        shards=shards,
+    )
+    for place, (query, other) in enumerate(zip(queries, others, strict=True)):
+        squared = np.delete(((codes - other) ** 2).sum(axis=1), query)
+        relevant = np.delete(labels == labels[query], query)
+        expected = average_precision_score(relevant, -squared)
+        assert found["average_precision"][place] == pytest.approx(expected)
+
+
+def test_wrong_query_codes_are_refused():
+    codes, labels = np.arange(8).reshape(4, 2), np.array([0, 0, 1, 1])
+    for wrong, message in (
+        (np.zeros((3, 2)), r"Received: query_codes\.shape=\(3, 2\), q=4"),
+        (np.zeros((4, 3)), r"Received: query_codes\.shape=\(4, 3\), q=4"),
+        (np.full((4, 2), np.inf), "query_codes must be finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            retrieval_scores(codes, labels, block_bytes=BLOCK, query_codes=wrong)
+
+
 @pytest.mark.parametrize(
     ("codes", "labels", "block_bytes", "message"),
     [

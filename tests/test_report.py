@@ -385,6 +385,17 @@ def test_courses_of_the_best_distance_and_of_pixels_are_drawn():
     assert legend == ["toy-classifier: neural codes, L2", "pixels", "toy-siamese: neural codes, L2"]
 
 
+def test_expanded_queries_are_drawn_in_the_best_space():
+    assert "Asked for with the nearest" not in Page().text
+    rows = "neural_codes/l2,0,0.3\nneural_codes/l2,5,0.4\n"
+    rows += "neural_codes/l2_normalised,0,0.31\nneural_codes/l2_normalised,5,0.42\n"
+    path = Path("metrics/toy/toy-siamese/expansion.csv")
+    write(path, f"series,nearest,mean_average_precision\n{rows}")
+    drawing = Page().html.split("Asked for with the nearest")[1].split("</svg>")[0]
+    legend = re.findall(r">([^<>]*neural codes[^<>]*)</text>", drawing)
+    assert legend == ["toy-siamese: neural codes, L2-normalised"]
+
+
 def test_without_compressed_codes_there_is_no_section_of_them():
     assert "In fewer dimensions" not in Page().text
 

@@ -7,7 +7,7 @@ is another measure under the same name.
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -36,6 +36,7 @@ def retrieval_scores(
     *,
     block_bytes: int,
     queries: np.ndarray | None = None,
+    query_codes: np.ndarray | None = None,
     shards: int = 1,
     workers: Here | OnDask = HERE,
 ) -> dict[str, np.ndarray]:
@@ -72,9 +73,12 @@ def retrieval_scores(
         labels: (n,), integers, the class of each image.
         block_bytes: bytes of the block of distances, (queries, n / shards) float32, held at a time
             by whoever computes it (at least one row). In addition there is one copy of the codes,
-            and one of the block where some codes are equal. With one shard of different codes,
-            4 n² bytes and more it is one product of an array with itself, which costs half.
+            one of `query_codes`, and one of the block where some codes are equal. With one shard of
+            different codes, without `query_codes`, 4 n² bytes and more it is one product of an
+            array with itself, which costs half.
         queries: int (q,), indices into `codes`, the images that are queries; None for all.
+        query_codes: (q, dim), float32, by which the queries are compared with `codes`; None for
+            their own. A query stays excluded by its index.
         shards: parts of the codes, of one size but for one image, which are compared with the
             queries one by one. Rounding may order two images otherwise whose distances differ by
             the last bits of float32.
@@ -103,6 +107,15 @@ def retrieval_scores(
     in_range = (queries >= 0) & (queries < len(codes))
     if queries.ndim != 1 or queries.dtype.kind not in "iu" or not in_range.all():
         raise ValueError(f"queries must be indices of codes. Received: queries={queries}")
+    if query_codes is not None:
+        query_codes = np.asarray(query_codes, np.float32)
+        if query_codes.shape != (len(queries), codes.shape[1]):
+            raise ValueError(
+                "query_codes must be (q, dim), one of each query. "
+                f"Received: query_codes.shape={query_codes.shape}, q={len(queries)}"
+            )
+        if not np.isfinite(query_codes).all():
+            raise ValueError("query_codes must be finite. Received: some that are not")
 
     # Sorted by class, the relevant images of a query lie side by side. Distances do not change when
     # all codes are shifted, but |g|² / 2 - q·g cancels less near the origin, and constant codes
@@ -133,13 +146,22 @@ def retrieval_scores(
         parts.append(_Shard(codes[which], half_squares[which], where, bounds))
         place_in[images] = np.arange(len(images))
     rows = max(1, block_bytes // (np.bincount(shard_of).max() * codes.itemsize))
-    blocks = np.split(places, range(rows, len(places), rows))
+    cuts = range(rows, len(places), rows)
+    blocks = np.split(places, cuts)
+    if query_codes is None:
+        asked = [None] * len(blocks)
+    else:
+        asked = np.split(query_codes[order] - origin, cuts)
     if len(parts) == 1:
         shared = workers.share(parts[0])
-        jobs = ((shared, block, classes[block]) for block in blocks)
+        jobs = ((shared, *each, classes[each[0]]) for each in zip(blocks, asked, strict=True))
         found = workers.map(_scores_in_one_shard, jobs)
     else:
-        found = _scores_over_shards(parts, shard_of, place_in, codes, classes, blocks, workers)
+        given = (
+            (places, codes[places] if own is None else own)
+            for places, own in zip(blocks, asked, strict=True)
+        )
+        found = _scores_over_shards(parts, shard_of, place_in, classes, given, workers)
     scores = np.empty((len(queries), len(MEASURES) + len(RECALLS)))
     scores[order] = np.concatenate(list(found))
     single = dict(zip(MEASURES, scores.T[: len(MEASURES)].copy(), strict=True))
@@ -182,9 +204,13 @@ class _Shard:
         return np.subtract(self.half_squares, distances, out=distances)[:, self.columns]
 
 
-def _scores_in_one_shard(shard: _Shard, places: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def _scores_in_one_shard(
+    shard: _Shard, places: np.ndarray, queries: np.ndarray | None, classes: np.ndarray
+) -> np.ndarray:
     """Score queries at some places of a shard of all images: float64 (queries, scores)."""
-    if not isinstance(shard.columns, slice):
+    if queries is not None:
+        pass  # others than their own codes
+    elif not isinstance(shard.columns, slice):
         queries = shard.codes[shard.columns[places]]
     elif (np.diff(places) == 1).all():  # a view: NumPy sees an array multiplied with itself
         queries = shard.codes[places[0] : places[-1] + 1]
@@ -205,9 +231,8 @@ def _scores_over_shards(
     parts: list[_Shard],
     shard_of: np.ndarray,
     place_in: np.ndarray,
-    codes: np.ndarray,
     classes: np.ndarray,
-    blocks: list[np.ndarray],
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]],
     workers: Here | OnDask,
 ) -> Iterator[np.ndarray]:
     """Yield the scores of blocks of queries, float64 (queries, scores).
@@ -220,13 +245,12 @@ def _scores_over_shards(
         parts: the shards.
         shard_of: int (n,), in which of them each image is.
         place_in: int (n,), where in it.
-        codes: float32 (n, dim), class-sorted.
         classes: int (n,), the class of each.
-        blocks: the places of the queries, some at a time.
+        blocks: the places of some queries at a time, and what they are compared by.
         workers: who computes it.
     """
     shared = [workers.share(part) for part in parts]
-    given = ((workers.share(codes[places]), places, classes[places]) for places in blocks)
+    given = ((workers.share(codes), places, classes[places]) for places, codes in blocks)
     first, second = itertools.tee(given)
 
     def with_members(of: np.ndarray) -> list[int]:
