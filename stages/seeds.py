@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from stages import codes, files, params
+from stages import files, params
 from stages.command import UserError, run
 
 _STAGES = ("train", "encode", "oneshot", "retrieval")
 _PARTS = ("network", "oneshot", "retrieval")
 _MEASURES = ("accuracy", "pair_auc", "mean_average_precision")
-_BESIDE = (*codes.BESIDE, "train", "validation")  # not of codes alone
+# Not of codes alone.
+_BESIDE = ("pixels", "untrained", "pca", "expanded", "search", "train", "validation")
 _DIGITS = 6  # decimals of a fraction in a metrics file
 
 

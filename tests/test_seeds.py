@@ -24,6 +24,7 @@ ONESHOT = {
 RETRIEVAL = {
     "neural_codes": {"l2": {"mean_average_precision": 0.5, "precision_at_1": 0.7}},
     "pca": {"neural_codes": {"16": {"plain": {"mean_average_precision": 0.4}}}},
+    "expanded": {"neural_codes": {"l2": {"5": {"mean_average_precision": 0.9}}}},
     "search": {"neural_codes": {"l2": {"exact": {"mean_average_precision": 0.3}}}},
 }
 NETWORK = {"parameters": 9, "seen": {"train": {"accuracy": 1.0}, "test": {"accuracy": 0.9}}}
