@@ -75,15 +75,15 @@ def compressed_spaces(
 
 
 def expanded_spaces(
-    dataset: str, name: str, chosen: params.Retrieval, layers: list[str]
+    dataset: str, name: str, layers: list[str], chosen: params.Retrieval
 ) -> Iterator[codes.Space]:
     """Yield an experiment's trained codes, each asked for together with those nearest to it.
 
     Args:
         dataset: the dataset's name.
         name: the experiment's name.
-        chosen: the experiment's params of retrieval.
         layers: names of the layers whose codes were written.
+        chosen: the experiment's params of retrieval.
 
     Raises:
         UserError: for files that are missing or damaged.
@@ -167,7 +167,7 @@ def main(name: str) -> None:
     scored = itertools.chain(
         codes.spaces(*here, chosen.distances),
         compressed_spaces(*here, chosen.dimensions, seed=settings.seed),
-        expanded_spaces(experiment.dataset, name, chosen, layers),
+        expanded_spaces(*here, chosen),
     )
     with engine(settings.cluster.scheduler) as workers:
         for space in scored:

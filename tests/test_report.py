@@ -386,12 +386,12 @@ def test_courses_of_the_best_distance_and_of_pixels_are_drawn():
 
 
 def test_expanded_queries_are_drawn_in_the_best_space():
-    assert "Asked for with the nearest" not in Page().text
+    assert "Query expansion" not in Page().text
     rows = "neural_codes/l2,0,0.3\nneural_codes/l2,5,0.4\n"
     rows += "neural_codes/l2_normalised,0,0.31\nneural_codes/l2_normalised,5,0.42\n"
     path = Path("metrics/toy/toy-siamese/expansion.csv")
     write(path, f"series,nearest,mean_average_precision\n{rows}")
-    drawing = Page().html.split("Asked for with the nearest")[1].split("</svg>")[0]
+    drawing = Page().html.split("Query expansion")[1].split("</svg>")[0]
     legend = re.findall(r">([^<>]*neural codes[^<>]*)</text>", drawing)
     assert legend == ["toy-siamese: neural codes, L2-normalised"]
 

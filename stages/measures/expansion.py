@@ -13,9 +13,9 @@ def expanded(
     """Yield what takes the place of the images' codes when they are queries.
 
     The mean of an image's code and of the codes of the images nearest to it, by Euclidean distance:
-    "average query expansion" of Chum et al. 2007, "Total Recall", section 4, here of all that was
-    found and not of what a spatial check confirmed. No label is looked at. The images among which
-    is searched keep their codes.
+    "average query expansion" of Chum et al. 2007, "Total Recall", here of all that was found and
+    not of what a spatial check confirmed. No label is looked at, and the images that are searched
+    keep their codes.
 
     Args:
         codes: (n, dim), float32; each is a query once.

@@ -198,6 +198,14 @@ class _Shard:
         """Return where those of each of some classes are."""
         return list(map(slice, self.bounds[classes], self.bounds[classes + 1]))
 
+    def codes_at(self, places: np.ndarray) -> np.ndarray:
+        """Return the codes of its images at some places."""
+        if not isinstance(self.columns, slice):
+            return self.codes[self.columns[places]]
+        if (np.diff(places) == 1).all():  # a view: NumPy sees an array multiplied with itself
+            return self.codes[places[0] : places[-1] + 1]
+        return self.codes[places]
+
     def distances(self, queries: np.ndarray) -> np.ndarray:
         """Return float32 (queries, images): |g|² / 2 - q·g of its images."""
         distances = queries @ self.codes.T
@@ -208,15 +216,7 @@ def _scores_in_one_shard(
     shard: _Shard, places: np.ndarray, queries: np.ndarray | None, classes: np.ndarray
 ) -> np.ndarray:
     """Score queries at some places of a shard of all images: float64 (queries, scores)."""
-    if queries is not None:
-        pass  # others than their own codes
-    elif not isinstance(shard.columns, slice):
-        queries = shard.codes[shard.columns[places]]
-    elif (np.diff(places) == 1).all():  # a view: NumPy sees an array multiplied with itself
-        queries = shard.codes[places[0] : places[-1] + 1]
-    else:
-        queries = shard.codes[places]
-    distances = shard.distances(queries)
+    distances = shard.distances(shard.codes_at(places) if queries is None else queries)
     distances[np.arange(len(places)), places] = np.inf  # last, whatever its duplicates do
     return np.array(_of_each(_scores_of_query, distances, shard.members(classes)))
 
