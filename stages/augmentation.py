@@ -5,13 +5,23 @@ import numpy as np
 from stages.params import Augmentation
 
 
-def augmented(rng: np.random.Generator, images: np.ndarray, chosen: Augmentation) -> np.ndarray:
+def augmented(
+    rng: np.random.Generator,
+    images: np.ndarray,
+    chosen: Augmentation,
+    *,
+    size: int | None = None,
+) -> np.ndarray:
     """Return the images with every chosen change drawn anew for each.
 
     Args:
         rng: where the draws come from.
         images: uint8 (..., height, width, channels).
         chosen: which changes, and how strong.
+        size: the new side in pixels of square images that are made smaller; None: as they are.
+
+    Returns:
+        uint8 (..., height, width, channels), or (..., size, size, channels).
     """
     batch = images.reshape(-1, *images.shape[-3:])
     if chosen.flip:
@@ -20,13 +30,19 @@ def augmented(rng: np.random.Generator, images: np.ndarray, chosen: Augmentation
         batch = turned(rng, batch, degrees=chosen.rotation, scale=chosen.scale)
     if chosen.shift:
         batch = shifted(rng, batch, pixels=chosen.shift)
-    return batch.reshape(images.shape)
+    if size:
+        batch = shrunk(batch, size)
+    if chosen.colour:  # last: of small images it takes less time
+        batch = recoloured(rng, batch, amount=chosen.colour)
+    return batch.reshape(*images.shape[:-3], *batch.shape[1:])
 
 
 def flipped(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
     """Mirror each image left to right with probability one half."""
     mirrored = rng.random(len(images)) < 0.5
-    return np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+    flipped = images.copy()
+    flipped[mirrored] = images[mirrored, :, ::-1]
+    return flipped
 
 
 def shifted(rng: np.random.Generator, images: np.ndarray, *, pixels: int) -> np.ndarray:
@@ -65,6 +81,27 @@ def turned(
     upper = images[each, top, left] * (1 - right) + images[each, top, far] * right
     lower = images[each, bottom, left] * (1 - right) + images[each, bottom, far] * right
     return np.rint(upper * (1 - down) + lower * down).astype(np.uint8)
+
+
+def recoloured(rng: np.random.Generator, images: np.ndarray, *, amount: float) -> np.ndarray:
+    """Change brightness, contrast and saturation of each image (Howard 2014, section 2.1).
+
+    Args:
+        rng: where the draws come from.
+        images: uint8 (n, height, width, channels).
+        amount: the largest relative change of each of the three; 0.4 is 0.6 to 1.4.
+    """
+    count, *_, channels = images.shape
+    draws = rng.uniform(1 - amount, 1 + amount, (3, count, 1, 1)).astype(np.float32)
+    brightness, contrast, saturation = draws
+    # Away from a pixel's grey, from the image's mean and from black, in one step for all three.
+    own, grey = np.eye(channels), np.full((channels, channels), 1 / channels)
+    mixed = brightness * contrast * (saturation * own + (1 - saturation) * grey).astype(np.float32)
+    mean = images.mean(axis=(1, 2, 3), dtype=np.float32)[:, None, None]
+    changed = images.reshape(count, -1, channels).astype(np.float32) @ mixed
+    changed += brightness * (1 - contrast) * mean
+    np.rint(changed.clip(0, 255, out=changed), out=changed)
+    return changed.astype(np.uint8).reshape(images.shape)
 
 
 def shrunk(images: np.ndarray, size: int) -> np.ndarray:

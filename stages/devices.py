@@ -58,6 +58,14 @@ def part(*batch: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(array[first * each : (first + jax.local_device_count()) * each] for array in batch)
 
 
+def runs_ahead() -> bool:
+    """Tell whether a step is computed while the next one is prepared: by one device, with jax.
+
+    Waiting for the figures of every step would leave a GPU idle for some milliseconds each time.
+    """
+    return keras.backend.backend() == "jax" and keras.distribution.distribution() is None
+
+
 def is_first() -> bool:
     """Return whether this process is the one that writes and tells: the first, or the only one."""
     if keras.backend.backend() != "jax":

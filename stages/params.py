@@ -179,6 +179,7 @@ class Augmentation(Section):
     shift: Whole
     rotation: NotNegative
     scale: Fraction
+    colour: Fraction
     rotated_classes: bool
 
 

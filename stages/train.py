@@ -17,7 +17,7 @@ import io
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -72,20 +72,25 @@ class Batches:
         images = self.images[indices]
         if self.augment:
             rng = np.random.default_rng([self.seed, self.epoch, step])
-            images = augmentation.augmented(rng, images, self.training.augmentation)
-        if self.size:
-            images = augmentation.shrunk(images, self.size)
+            chosen = self.training.augmentation
+            images = augmentation.augmented(rng, images, chosen, size=self.size)
         return images, self.objective.targets(indices // self.examples)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the epoch's batches, each made by another thread while the one before is used."""
-        with ThreadPoolExecutor(1) as maker:
-            coming = maker.submit(self.batch, 0)
-            for step in range(1, len(self) + 1):
-                batch = coming.result()
-                if step < len(self):
-                    coming = maker.submit(self.batch, step)
-                yield batch
+        """Yield the epoch's batches, made by other threads while those before are used.
+
+        By a thread for every two cores: on two of them, the other one computes. With a GPU they
+        have to be as fast together as it is.
+        """
+        threads = max(1, (os.cpu_count() or 1) // 2)
+        coming = collections.deque()
+        with ThreadPoolExecutor(threads) as makers:
+            for step in range(len(self)):
+                coming.append(makers.submit(self.batch, step))
+                if len(coming) > threads:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
 
 
 class Progress:
@@ -209,7 +214,7 @@ def fit(
         batches.begin(epoch)
         seed_dropout(model, seed, epoch)
         title = f"epoch {epoch + 1}/{training.epochs}"
-        row = one_pass(models[batches.size].train_on_batch, batches, title)
+        row = one_pass(models[batches.size], batches, title, learn=True)
         if not math.isfinite(row["loss"]):
             raise UserError(
                 f"the loss is {row['loss']} in epoch {epoch + 1}; lower "
@@ -217,7 +222,7 @@ def fit(
             )
         if validation is not None:
             looked_at = Batches(validation, objective, training, seed, augment=False)
-            figures = one_pass(model.test_on_batch, looked_at, f"{title}, validation")
+            figures = one_pass(model, looked_at, f"{title}, validation", learn=False)
             row |= {f"val_{name}": figure for name, figure in figures.items()}
         seconds = time.perf_counter() - started
         drawn = sum(each.size for each in batches.drawn)
@@ -228,20 +233,29 @@ def fit(
     return objective, progress
 
 
-def one_pass(step: Callable, batches: Batches, title: str) -> dict[str, float]:
+def one_pass(model: keras.Model, batches: Batches, title: str, *, learn: bool) -> dict[str, float]:
     """Give every batch to the model, and return the mean loss and metrics of the images.
 
-    Batch by batch and not by `model.fit`, whose TensorFlow pipeline may sleep at the end of an
-    epoch for as long as the epoch took (its tuning thread wakes after 10, 20, 40 seconds).
+    Where the device computes a step while the next one is prepared, by `model.fit`. Elsewhere batch
+    by batch: the TensorFlow pipeline of `model.fit` may sleep at the end of an epoch for as long as
+    the epoch took (its tuning thread wakes after 10, 20, 40 seconds).
 
     Args:
-        step: the model's `train_on_batch` or `test_on_batch`.
+        model: compiled.
         batches: of one epoch.
         title: what the bar on a terminal is called.
+        learn: False to look at the batches only.
     """
-    totals, count = collections.Counter(), 0
     hidden = None if devices.is_first() else True  # None: shown on a terminal
     bar = tqdm.tqdm(batches, title, total=len(batches), unit="batch", disable=hidden, leave=False)
+    if devices.runs_ahead():
+        given, steps = (batch for batch in bar), len(batches)
+        if not learn:
+            return model.evaluate(given, steps=steps, verbose=0, return_dict=True)
+        history = model.fit(given, steps_per_epoch=steps, shuffle=False, verbose=0).history
+        return {name: figures[0] for name, figures in history.items()}
+    step = model.train_on_batch if learn else model.test_on_batch
+    totals, count = collections.Counter(), 0
     for images, targets in bar:
         for name, figure in step(*devices.part(images, targets), return_dict=True).items():
             totals[name] += float(figure) * len(images)

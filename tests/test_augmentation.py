@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from stages import augmentation
 from stages.params import Augmentation
 
-OFF = {"flip": False, "shift": 0, "rotation": 0.0, "scale": 0.0, "rotated_classes": False}
+OFF = {
+    "flip": False,
+    "shift": 0,
+    "rotation": 0.0,
+    "scale": 0.0,
+    "colour": 0.0,
+    "rotated_classes": False,
+}
 
 
 def rng():
@@ -55,6 +62,58 @@ def test_a_turned_image_keeps_its_centre():
     found = augmentation.turned(rng(), given, degrees=45, scale=0.1)
     assert (found[:, 4, 4] == 200).all()
     assert (found != given).any()
+
+
+class Drawn:
+    """Draws what it is told: brightness, contrast and saturation of every image."""
+
+    def __init__(self, *draws):
+        self.draws = np.reshape(draws, (3, 1, 1, 1))
+
+    def uniform(self, low, high, shape):
+        assert (low, high) == (0.5, 1.5)
+        return np.broadcast_to(self.draws, shape)
+
+
+def recoloured(*draws):
+    """Return two pixels, 30 90 60 and 100 100 100, of a mean of 80, with other colours."""
+    given = np.array([[[[30, 90, 60], [100, 100, 100]]]], np.uint8)
+    return augmentation.recoloured(Drawn(*draws), given, amount=0.5)[0, 0].tolist()
+
+
+def test_brightness_multiplies_contrast_leaves_the_mean_and_saturation_the_grey():
+    assert recoloured(1, 1, 1) == [[30, 90, 60], [100, 100, 100]]
+    assert recoloured(1.5, 1, 1) == [[45, 135, 90], [150, 150, 150]]
+    assert recoloured(1, 0.5, 1) == [[55, 85, 70], [90, 90, 90]]  # half as far from 80
+    assert recoloured(1, 1, 0.5) == [[45, 75, 60], [100, 100, 100]]  # half as far from 60, its grey
+    assert recoloured(1, 1, 1.5) == [[15, 105, 60], [100, 100, 100]]
+    assert (
+        recoloured(1.5, 1.5, 1.5)[0][0] == 0
+    )  # 1.5 * (80 + 1.5 * (15 - 80)) = -26, as dark as can be
+
+
+def test_colours_of_each_image_are_drawn_anew_and_grey_images_stay_grey():
+    given = np.full((200, 4, 4, 3), 100, np.uint8)
+    found = augmentation.augmented(rng(), given, Augmentation(**OFF | {"colour": 0.4}))
+    assert (found == found[:, :1, :1, :1]).all()
+    brightness = found[:, 0, 0, 0]
+    assert brightness.min() in range(60, 63)
+    assert brightness.max() in range(138, 141)
+    assert len(set(brightness)) > 60
+    one_channel = augmentation.recoloured(rng(), given[..., :1], amount=0.4)
+    assert (one_channel[..., 0] == found[..., 0]).all()
+
+
+def test_images_are_made_smaller_after_all_else_but_colours():
+    given = images(20, side=8)
+    chosen = Augmentation(**OFF | {"flip": True, "shift": 2, "colour": 0.3})
+    found = augmentation.augmented(rng(), given, chosen, size=4)
+    draws = rng()
+    expected = augmentation.flipped(draws, given)
+    expected = augmentation.shrunk(augmentation.shifted(draws, expected, pixels=2), 4)
+    expected = augmentation.recoloured(draws, expected, amount=0.3)
+    assert found.shape == (20, 4, 4, 3)
+    assert (found == expected).all()
 
 
 def test_pairs_of_images_keep_their_shape():

@@ -83,9 +83,9 @@ def test_progressive_resizing_trains_the_same_network_on_smaller_images_first(
 ):
     sides, one_pass = [], train.one_pass
 
-    def watched(step, batches, title):
+    def watched(model, batches, title, *, learn):
         sides.append({images.shape[1:3] for images, _ in batches})
-        return one_pass(step, batches, title)
+        return one_pass(model, batches, title, learn=learn)
 
     monkeypatch.setattr(train, "one_pass", watched)
     chosen = experiment("cifar100-fast", network={"filters": [8]}, epochs=12, **SMALLER)
@@ -94,6 +94,20 @@ def test_progressive_resizing_trains_the_same_network_on_smaller_images_first(
     assert trained == [{(4, 4)}] * 2 + [{(6, 6)}] + [{(8, 8)}] * 9
     assert validated == [{(8, 8)}] * 12
     assert history[-1]["val_loss"] < history[0]["val_loss"] - 0.2
+
+
+def test_batches_come_in_their_order_however_many_threads_make_them(monkeypatch):
+    keras.backend.clear_session()
+    chosen = experiment("digits-classifier")
+    _, objective = assemble(chosen, (8, 8, 1), 4)
+    monkeypatch.setattr(train.os, "cpu_count", lambda: 8)
+    batches = train.Batches(images(), objective, chosen.training, 3, augment=True)
+    assert len(batches) == 3
+    for step, (given, targets) in enumerate(batches):
+        expected, expected_targets = batches.batch(step)
+        np.testing.assert_array_equal(given, expected)
+        np.testing.assert_array_equal(targets, expected_targets)
+    assert step == 2
 
 
 def test_what_is_learned_of_small_images_the_model_for_whole_ones_knows():
@@ -224,11 +238,12 @@ def test_a_one_cycle_rises_for_a_fifth_and_falls_for_the_rest():
     assert float(course(100)) == float(course(99))  # asked for after the last step
 
 
-def test_figures_of_an_epoch_are_the_means_over_its_images():
+def test_figures_of_an_epoch_are_the_means_over_its_images(monkeypatch):
+    monkeypatch.setattr(train.devices, "runs_ahead", lambda: False)
     batches = [(np.zeros(3), 1), (np.zeros(1), 2)]  # 3 images, then 1
     told = {1: {"loss": 4.0}, 2: {"loss": 8.0}}
-    figures = train.one_pass(lambda x, y, return_dict: told[y], batches, "epoch")
-    assert figures == {"loss": 5.0}
+    model = types.SimpleNamespace(test_on_batch=lambda x, y, return_dict: told[y])
+    assert train.one_pass(model, batches, "epoch", learn=False) == {"loss": 5.0}
 
 
 @pytest.mark.parametrize(
@@ -296,7 +311,7 @@ def test_torch_whose_devices_keras_does_not_list_names_its_own(has_gpu, name, mo
 
 
 def test_a_batch_that_cannot_be_made_ends_the_training(tmp_path, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise UserError("no such image")
 
     monkeypatch.setattr(train.augmentation, "augmented", broken)  # in the thread that makes them
