@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+import torch._dynamo  # torch.optim needs it; imported after TensorFlow, its triton crashes Python
 from torch import nn
 
 from stages import backend, params, train
