@@ -40,9 +40,9 @@ def augmented(
 def flipped(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
     """Mirror each image left to right with probability one half."""
     mirrored = rng.random(len(images)) < 0.5
-    flipped = images.copy()
-    flipped[mirrored] = images[mirrored, :, ::-1]
-    return flipped
+    batch = images.copy()
+    batch[mirrored] = images[mirrored, :, ::-1]
+    return batch
 
 
 def shifted(rng: np.random.Generator, images: np.ndarray, *, pixels: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "constraints.txt"
+GPU = ROOT / "constraints-gpu.txt"  # written by hand, from the run.json of what a GPU trained
 EXTRAS = ("s3", "test")
 _HEAD = """# The versions that made the committed figures: pip install -e . -c constraints.txt
 # Written by python tests/pins.py; pyproject.toml says which others may do.
@@ -49,9 +50,9 @@ def needed(extras: tuple[str, ...]) -> dict[str, Distribution]:
     return found
 
 
-def read() -> dict[str, str]:
-    """Return the pinned versions by name."""
-    lines = FILE.read_text(encoding="utf-8").splitlines()
+def read(file: Path = FILE) -> dict[str, str]:
+    """Return the versions by name that a file pins."""
+    lines = file.read_text(encoding="utf-8").splitlines()
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 

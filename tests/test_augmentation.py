@@ -87,9 +87,7 @@ def test_brightness_multiplies_contrast_leaves_the_mean_and_saturation_the_grey(
     assert recoloured(1, 0.5, 1) == [[55, 85, 70], [90, 90, 90]]  # half as far from 80
     assert recoloured(1, 1, 0.5) == [[45, 75, 60], [100, 100, 100]]  # half as far from 60, its grey
     assert recoloured(1, 1, 1.5) == [[15, 105, 60], [100, 100, 100]]
-    assert (
-        recoloured(1.5, 1.5, 1.5)[0][0] == 0
-    )  # 1.5 * (80 + 1.5 * (15 - 80)) = -26, as dark as can be
+    assert recoloured(1.5, 1.5, 1.5)[0][0] == 0  # and not 1.5 * (80 + 1.5 * (15 - 80)) = -26
 
 
 def test_colours_of_each_image_are_drawn_anew_and_grey_images_stay_grey():
