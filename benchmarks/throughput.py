@@ -2,9 +2,10 @@
 
 An experiment's own network, objective, batch and precision on random images of its size, in turn:
 the pipeline's loop, which draws and augments each batch; the compiled step alone on one batch that
-never changes, the most that any input could reach; and for a classifier of `resnet9` the same in
-plain PyTorch. Also the share of what this machine's matrix product reaches. Four minutes of two
-cores; with KERAS_BACKEND=jax and a GPU, where PyTorch has it as well, two.
+never changes, the most that any input could reach; for a classifier of `resnet9` the same in plain
+PyTorch and, on TensorFlow, with Keras' batch normalisation in place of the fused one or the other
+way round. Also the share of what this machine's matrix product reaches. Five minutes of two cores;
+with KERAS_BACKEND=jax and a GPU, where PyTorch has it as well, two.
 """
 
 import itertools
@@ -22,6 +23,7 @@ from torch import nn
 from stages import backend, params, train
 from stages.assembly import assemble
 from stages.backend import keras
+from stages.objectives import Objective
 
 GPU = not backend.device_names()[0].startswith("cpu")
 STEPS, ROUNDS = (100, 3) if GPU else (12, 5)
@@ -130,6 +132,13 @@ def matrix_rate() -> float:
     return 2 * side**3 * products / best
 
 
+def ready(experiment: params.Experiment, shape: tuple[int, int, int]) -> Objective:
+    """Return the experiment's objective, its model compiled."""
+    _, objective = assemble(experiment, shape, experiment.images.classes)
+    train.make_ready(objective, experiment.training, steps=1000)
+    return objective
+
+
 def main(name: str) -> None:
     """Print images a second of each way: the median of the rounds, and ratios round by round."""
     experiment = params.load().experiment(name)
@@ -139,9 +148,8 @@ def main(name: str) -> None:
     shape = (given.size, given.size, given.channels)
     images = rng.integers(0, 256, (given.classes, examples, *shape), dtype=np.uint8)
     backend.set_up(1, precision=training.precision, jit_compile=training.jit_compile)
-    _, objective = assemble(experiment, shape, given.classes)
+    objective = ready(experiment, shape)
     model = objective.model
-    train.make_ready(objective, training, steps=1000)
     fixed = training.model_copy(update={"steps": STEPS, "progressive_resizing": []})
     batches = train.Batches(images, objective, fixed, 1, augment=True)
     one, targets = batches.batch(0)
@@ -151,6 +159,13 @@ def main(name: str) -> None:
     }
     if experiment.network.name == "resnet9" and experiment.objective.name == "classifier":
         ways["PyTorch, bare step"] = in_pytorch(experiment, one, targets)
+        if keras.backend.backend() == "tensorflow":
+            fused = not experiment.network.settings["fused"]
+            network = experiment.network.model_copy(update={"fused": fused})
+            other = ready(experiment.model_copy(update={"network": network}), shape).model
+            ways["bare step, fused" if fused else "bare step, not fused"] = lambda: train.one_pass(
+                other, Same((one, targets)), "", learn=True
+            )
     for way in ways.values():
         way()  # compiled, and warm
     rates: dict[str, list[float]] = {way: [] for way in ways}

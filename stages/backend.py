@@ -87,6 +87,45 @@ def set_up(seed: int, *, precision: str = "float32", jit_compile: bool | str = "
         tensorflow.config.experimental.enable_op_determinism()
 
 
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalisation of (batch, height, width, channels) as one operation of TensorFlow.
+
+    Keras composes it of some ten, each of which reads and writes all values, and its gradient of
+    more; under mixed bfloat16 all of them in float32 (Ioffe and Szegedy 2015, section 3.1, is the
+    formula of both). Weights and moving statistics are those of Keras' layer up to rounding. Other
+    backends take Keras' own, which JAX's compiler joins by itself.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        """Normalise by the batch's own statistics, or by the moving ones outside training."""
+        if keras.backend.backend() != "tensorflow":
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow
+
+        # As Keras' layer does it: scales and statistics in float32 whatever the images are.
+        gamma, beta = (tensorflow.cast(each, "float32") for each in (self.gamma, self.beta))
+        by_batch = bool(training and self.trainable)
+        outputs, mean, variance = tensorflow.compat.v1.nn.fused_batch_norm(
+            inputs,
+            gamma,
+            beta,
+            mean=None if by_batch else self.moving_mean,
+            variance=None if by_batch else self.moving_variance,
+            epsilon=self.epsilon,
+            is_training=by_batch,
+        )
+        if by_batch:
+            # TensorFlow's variance is that of the population that the batch is drawn from, which
+            # divides by one value less; Keras' moving variance is of the batch itself.
+            values = tensorflow.cast(
+                tensorflow.reduce_prod(tensorflow.shape(inputs)[:-1]), "float32"
+            )
+            variance *= (values - 1) / values
+            for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.assign(moving * self.momentum + now * (1 - self.momentum))
+        return outputs
+
+
 def description() -> dict[str, object]:
     """Return what a run's speed and last bits depend on: device, precision, cores, versions."""
     backend = keras.backend.backend()

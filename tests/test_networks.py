@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow
 
 import stages.networks
 from stages import params
 from stages.assembly import assemble
-from stages.backend import keras
+from stages.backend import FusedBatchNormalization, keras
 from stages.command import UserError
 
 PARAMS = params.load(Path(__file__).parent.parent / "params.yaml")
@@ -70,7 +71,7 @@ def test_codes_of_the_resnet_are_the_largest_of_each_filter_or_all_values():
     chosen = {"scale": 1 / 255, "offset": 0.0, "stem": 2, "stride": 1, "filters": [3, 5]}
     images = np.random.default_rng(1).integers(0, 256, (2, 12, 12, 3), dtype=np.uint8)
     networks = {
-        pool: build((12, 12, 3), **chosen, momentum=0.9, pool=pool, dense=None)
+        pool: build((12, 12, 3), **chosen, momentum=0.9, fused=False, pool=pool, dense=None)
         for pool in ("max", "none")
     }
     networks["max"].set_weights(networks["none"].get_weights())
@@ -83,7 +84,7 @@ def test_codes_of_the_resnet_are_the_largest_of_each_filter_or_all_values():
 def test_codes_of_the_resnet_with_a_dense_layer_are_its_values():
     build = importlib.import_module("stages.networks.resnet9").build
     chosen = {"scale": 1 / 255, "offset": 0.0, "stem": 2, "stride": 1, "filters": [3, 5]}
-    network = build((12, 12, 3), **chosen, momentum=0.9, pool="max", dense=7)
+    network = build((12, 12, 3), **chosen, momentum=0.9, fused=False, pool="max", dense=7)
     images = np.random.default_rng(1).integers(0, 256, (2, 12, 12, 3), dtype=np.uint8)
     pooled = np.asarray(keras.Model(network.input, network.get_layer("pooled").output)(images))
     (kernel,) = network.layers[-3].get_weights()
@@ -91,6 +92,35 @@ def test_codes_of_the_resnet_with_a_dense_layer_are_its_values():
     expected = np.maximum(pooled @ kernel / np.sqrt(1 + 1e-3), 0)  # new statistics: 0 and 1
     assert (expected == 0).any() and (expected > 0).any()
     np.testing.assert_allclose(np.asarray(network(images)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_fused_batch_normalisation_is_that_of_keras(precision):
+    rng = np.random.default_rng(2)
+    images, outer = rng.normal(3, 2, (2, 4, 5, 6, 3)).astype("float32")
+    found = []
+    for kind in (keras.layers.BatchNormalization, FusedBatchNormalization):
+        layer = kind(momentum=0.7, dtype=precision)
+        layer.build(images.shape)
+        layer.set_weights(
+            [np.float32(each) for each in ([1, 2, -3], [4, 0, 5], [2, 3, 4], [1, 4, 9])]
+        )
+        with tensorflow.GradientTape() as tape:
+            inputs = tensorflow.constant(images)
+            tape.watch(inputs)
+            outputs = layer(inputs, training=True)
+            score = tensorflow.reduce_sum(tensorflow.cast(outputs, "float32") * outer)
+        gradients = tape.gradient(score, [inputs, *layer.trainable_variables])
+        assert outputs.dtype == layer.compute_dtype
+        later = layer(images, training=False)  # by the moving statistics, 3 parts in 10 of them new
+        found.append([np.float32(each) for each in (outputs, *gradients, *layer.weights, later)])
+    moving = 0.7 * np.float32([2, 3, 4]) + 0.3 * images.mean((0, 1, 2))
+    np.testing.assert_allclose(found[1][6], moving, rtol=1e-2 if "16" in precision else 1e-5)
+    for ours, theirs in zip(*found, strict=True):
+        size = np.abs(theirs).max()
+        np.testing.assert_allclose(
+            ours / size, theirs / size, atol=2e-2 if "16" in precision else 1e-5
+        )
 
 
 def test_a_layer_that_is_not_there_is_refused_before_training():

@@ -43,6 +43,7 @@ SYSTEMS = {
     "classifier": ("digits-classifier", {}),
     "muon": ("digits-classifier", {"optimizer": MUON}),
     "progressive-resizing": ("cifar100-fast", {"network": {"filters": [8]}} | SMALLER),
+    "fused": ("cifar100-fast-muon", {"network": {"filters": [8]}}),
     "all-pairs": ("digits-siamese", {"objective": SIAMESE}),
     "random-pairs": (
         "digits-siamese",

@@ -16,6 +16,7 @@ def build(
     stride: Count,
     filters: Annotated[list[Count], pydantic.Field(min_length=1)],
     momentum: Fraction,
+    fused: bool,
     pool: Literal["max", "none"],
     dense: Count | None,
 ):
@@ -34,6 +35,8 @@ def build(
         stride: of the first convolution; 2 quarters the work of the whole network.
         filters: of the convolutions of each stage.
         momentum: of the moving statistics of batch normalisation.
+        fused: batch normalisation of convolutions as one operation of TensorFlow: sooner, with
+            other last bits. False: as Keras composes it.
         pool: `max`: a code is the largest value of each filter over the last stage's image, which
             asks what is there, not where. `none`: all of its values, for kinds that are told apart
             by where a part is, such as strokes.
@@ -43,11 +46,15 @@ def build(
     import keras
     from keras import layers
 
+    from stages.backend import FusedBatchNormalization
+
+    normalised = FusedBatchNormalization if fused else layers.BatchNormalization
+
     def convolution(x, filters, *, stride=1, pool=1):
         x = layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False)(x)
         if pool > 1:
             x = layers.MaxPooling2D(pool)(x)
-        return layers.ReLU()(layers.BatchNormalization(momentum=momentum)(x))
+        return layers.ReLU()(normalised(momentum=momentum)(x))
 
     images = keras.Input(shape, dtype="uint8", name="images")
     x = layers.Rescaling(scale, offset)(images)
