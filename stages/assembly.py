@@ -27,11 +27,34 @@ def assemble(
     except ValueError as error:
         raise UserError(f"network {chosen.name} on {tuple(shape)} images: {error}") from None
     layers = [layer.name for layer in network.layers]
-    for name in experiment.codes.layers:
+    for name in "+".join(experiment.codes.layers).split("+"):
         if name not in layers:
             raise UserError(f"codes.layers: no layer {name!r}; there are: {', '.join(layers)}")
     chosen = experiment.objective
     return network, _module("objectives", chosen.name).build(network, classes, **chosen.settings)
+
+
+def code_of(network: Any, name: str) -> Any:
+    """Return the symbolic output of a hidden layer, or of several side by side.
+
+    Side by side each is scaled to unit length, so that none counts for more because its values are
+    large, and a feature map is the mean of each filter (global average pooling; Lin et al. 2014,
+    "Network in network", section 3.2): what is in the image, not where.
+
+    Args:
+        network: a Keras network.
+        name: a layer's name, or several joined by `+`, such as `L6+L7`.
+
+    Returns:
+        A Keras tensor: the one layer's, whatever its shape, or (batch, dim) of several.
+    """
+    from keras import layers
+
+    outputs = [network.get_layer(each).output for each in name.split("+")]
+    if len(outputs) == 1:
+        return outputs[0]
+    means = [layers.GlobalAveragePooling2D()(each) if each.ndim == 4 else each for each in outputs]
+    return layers.Concatenate()([layers.UnitNormalization()(each) for each in means])
 
 
 def _module(room: str, name: str) -> Any:

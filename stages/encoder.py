@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stages import backend, params
-from stages.assembly import assemble
+from stages.assembly import assemble, code_of
 from stages.backend import keras
 from stages.objectives import Objective
 
@@ -116,8 +116,8 @@ def _network(architecture: Architecture) -> _Network:
         chosen = architecture.experiment
         backend.set_up(architecture.seed)
         network, objective = assemble(chosen, architecture.shape, architecture.classes)
-        layers = {layer: network.get_layer(layer).output for layer in chosen.codes.layers}
-        codes = keras.Model(network.input, layers)
+        outputs = {layer: code_of(network, layer) for layer in chosen.codes.layers}
+        codes = keras.Model(network.input, outputs)
         judged = keras.Model(network.input, objective.outputs)
         _built.append(_Network(key, objective, codes, judged))
     return _built[0]

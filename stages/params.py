@@ -213,7 +213,10 @@ class Training(Section):
 
 
 class Codes(Section):
-    """Which hidden layers are written, and what is measured on seen classes beside them."""
+    """Which hidden layers are written, and what is measured on seen classes beside them.
+
+    Layers joined by `+` are one code, side by side; see `stages.assembly.code_of`.
+    """
 
     layers: Annotated[list[str], pydantic.Field(min_length=1)]
     mirrored: bool

@@ -473,7 +473,7 @@ def small_params() -> dict:
     layers = copy.deepcopy(experiments["tinyimagenet-fast"])  # of a network with several
     layers["network"] = {"name": "alexnet", "scale": 1 / 255, "offset": 0.0, "dropout": 0.5}
     layers["training"]["progressive_resizing"] = []  # alexnet's layers are made for one size
-    layers["codes"]["layers"] = ["L5", "L6_before_relu", "L7"]
+    layers["codes"] |= {"layers": ["L5", "L6_before_relu", "L7", "L5+L7"], "mirrored": False}
     experiments["tinyimagenet-layers"] = layers
     for experiment in experiments.values():
         _shrink(experiment, datasets[experiment["dataset"]]["split"])

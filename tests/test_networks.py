@@ -9,7 +9,7 @@ import tensorflow
 
 import stages.networks
 from stages import params
-from stages.assembly import assemble
+from stages.assembly import assemble, code_of
 from stages.backend import FusedBatchNormalization, keras
 from stages.command import UserError
 
@@ -38,7 +38,7 @@ def test_every_experiment_builds_with_the_layers_it_names(name):
     image = PARAMS.datasets[experiment.dataset].image
     network, objective = assemble(experiment, (image.size, image.size, image.channels), 10)
     for layer in experiment.codes.layers:
-        assert len(network.get_layer(layer).output.shape) == 2
+        assert len(code_of(network, layer).shape) == 2
     assert not objective.model.compiled
 
 
@@ -94,6 +94,20 @@ def test_codes_of_the_resnet_with_a_dense_layer_are_its_values():
     np.testing.assert_allclose(np.asarray(network(images)), expected, rtol=1e-5)
 
 
+def test_layers_side_by_side_are_each_of_unit_length_and_a_feature_map_is_its_filters_means():
+    build = importlib.import_module("stages.networks.resnet9").build
+    chosen = {"scale": 1 / 255, "offset": 0.0, "stem": 2, "stride": 1, "filters": [3, 5]}
+    network = build((12, 12, 3), **chosen, momentum=0.9, fused=False, pool="max", dense=7)
+    images = np.random.default_rng(1).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
+    names = ("add", "neural_codes", "add+neural_codes")
+    found = keras.Model(network.input, {each: code_of(network, each) for each in names})(images)
+    feature_map, dense, joined = (np.asarray(found[each]) for each in names)
+    assert feature_map.shape == (4, 6, 6, 3) and dense.shape == (4, 7)
+    parts = feature_map.mean((1, 2)), dense
+    expected = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in parts]
+    np.testing.assert_allclose(joined, np.hstack(expected), rtol=1e-5)
+
+
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_fused_batch_normalisation_is_that_of_keras(precision):
     rng = np.random.default_rng(2)
@@ -124,9 +138,10 @@ def test_fused_batch_normalisation_is_that_of_keras(precision):
         )
 
 
-def test_a_layer_that_is_not_there_is_refused_before_training():
+@pytest.mark.parametrize("layer", ["L7", "L7+neural_codes", "neural_codes+L7"])
+def test_a_layer_that_is_not_there_is_refused_before_training(layer):
     experiment = PARAMS.experiments["digits-classifier"]
-    codes = experiment.codes.model_copy(update={"layers": ["L7"]})
+    codes = experiment.codes.model_copy(update={"layers": ["neural_codes", layer]})
     with pytest.raises(UserError, match=r"no layer 'L7'; there are: .*neural_codes"):
         assemble(experiment.model_copy(update={"codes": codes}), (8, 8, 1), 5)
 

@@ -1,6 +1,7 @@
 """Every stage, from small archives in the official layouts to metrics, once and in one process."""
 
 import csv
+import itertools
 import json
 import math
 import random
@@ -28,6 +29,7 @@ from stages import (
     train,
 )
 from stages.command import UserError
+from stages.measures.distances import l2_normalised
 
 DATASETS = ("digits", "cifar100", "tinyimagenet", "omniglot")
 OF_A_DATASET = {"download": download, "prepare": prepare, "tasks": tasks}
@@ -213,6 +215,15 @@ def test_codes_are_what_the_layers_put_out(project):
     np.testing.assert_array_equal(head[:-1], objective.head()[0])
 
 
+def test_layers_joined_by_a_plus_are_one_code(project):
+    del project
+    for state, ending in itertools.product(("trained", "untrained"), (".npy", ".seen.npy")):
+        folder = Path("data/codes/tinyimagenet/tinyimagenet-layers", state)
+        parts = [l2_normalised(np.load(folder / f"{each}{ending}")) for each in ("L5", "L7")]
+        joined = np.load(folder / f"L5+L7{ending}")
+        np.testing.assert_allclose(joined, np.hstack(parts), atol=1e-6)
+
+
 def test_mirrored_codes_are_the_mean_of_both(project):
     from stages.assembly import assemble
     from stages.backend import keras
@@ -232,7 +243,7 @@ def test_mirrored_codes_are_the_mean_of_both(project):
 def test_compressed_codes_stand_beside_the_whole_ones(project):
     given, _ = project
     found = metrics(given, "tinyimagenet-layers", "retrieval")
-    layers = {"L5", "L6_before_relu", "L7"}
+    layers = {"L5", "L6_before_relu", "L7", "L5+L7"}
     assert set(found["pca"]) == layers == set(found) - {"queries", "chance", *codes.BESIDE}
     for layer in layers:
         # of 2, 4 and 512 dimensions, the last are more than 18 seen images have

@@ -23,9 +23,10 @@ def build(
     """Return a first convolution, and a stage of three for each of `filters`.
 
     A stage halves height and width and adds to what it has so far a block of two convolutions
-    (He et al. 2016). All are 3x3, batch-normalised, with relu; pooling comes before
-    normalisation, which then sees a quarter of the values. What the last stage says is the code,
-    `neural_codes`, or what a dense layer makes of it.
+    (He et al. 2016); the sums that end the stages are the layers `add`, `add_1` and so on. All
+    convolutions are 3x3, batch-normalised, with relu; pooling comes before normalisation, which
+    then sees a quarter of the values. What the last stage says is the code, `neural_codes`, or
+    what a dense layer makes of it.
 
     Args:
         shape: (height, width, channels) of the uint8 images.
@@ -59,9 +60,10 @@ def build(
     images = keras.Input(shape, dtype="uint8", name="images")
     x = layers.Rescaling(scale, offset)(images)
     x = convolution(x, stem, stride=stride)
-    for width in filters:
+    for stage, width in enumerate(filters):
         x = convolution(x, width, pool=2)
-        x = layers.Add()([x, convolution(convolution(x, width), width)])
+        name = f"add_{stage}" if stage else "add"  # Keras' own, in whatever network of a process
+        x = layers.Add(name=name)([x, convolution(convolution(x, width), width)])
     pooled = layers.GlobalMaxPooling2D if pool == "max" else layers.Flatten
     x = pooled(name="pooled" if dense else "neural_codes")(x)
     if dense:
