@@ -64,7 +64,8 @@ def turned(
         rng: where the draws come from.
         images: uint8 (n, height, width, channels).
         degrees: the largest angle, to either side.
-        scale: the largest relative change of size, each axis by itself; 0.2 is 0.8 to 1.2.
+        scale: the largest relative change of the distance between the pixels that are looked up,
+            each axis by itself; with 0.2 a thing comes out 1 / 1.2 to 1 / 0.8 times as large.
     """
     count, height, width, _ = images.shape
     angle = np.deg2rad(rng.uniform(-degrees, degrees, (count, 1, 1))).astype(np.float32)

@@ -98,11 +98,17 @@ def verification_figures(
         head: (w, b) of the learned distance, or None.
         pairs: how many to draw of each split.
         rng: where they come from.
+
+    Raises:
+        UserError: when there are not two images of each of two classes.
     """
     figures = {}
     for split, codes in outputs.items():
         classes = int(labels[split][-1]) + 1
-        drawn = draw_pairs(rng, classes=classes, examples=len(codes) // classes, count=pairs)
+        try:
+            drawn = draw_pairs(rng, classes=classes, examples=len(codes) // classes, count=pairs)
+        except ValueError as error:
+            raise UserError(f"no pairs of seen_{split}'s images: {error}") from None
         same = labels[split][drawn[:, 0]] == labels[split][drawn[:, 1]]
         codes = codes if head else l2_normalised(codes)
         scores = verification.pair_scores(codes[drawn[:, 0]], codes[drawn[:, 1]], head=head)

@@ -83,7 +83,7 @@ def score(name: str, experiment: params.Experiment, workers: Here | OnDask) -> N
             print(f"{name}: {each}: {'/'.join(space.keys)} {hits.mean():.3f}", flush=True)
         measure = functools.partial(hits_by_ways, head=space.head)
         by_ways = in_blocks(measure, shared, widest, labels, workers)
-        for ways, hits in enumerate(by_ways.T, 2):
+        for ways, hits in enumerate(by_ways.T, 2):  # means over choices: the interval is too wide
             courses.append(("/".join(space.keys), ways, *figures(hits).values()))
     metrics = Path("metrics", experiment.dataset, name)
     files.write_json(

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from stages import codes, files, params
+from stages.command import UserError
 from stages.measures.ranking import nearest
 
 _SHOWN_BY = "l2_normalised"  # the distance of Babenko et al. 2014, section 3
@@ -58,7 +59,7 @@ def nearest_grids(
     the first image of each class, then the second of each, as many as there are to be.
 
     Raises:
-        UserError: for files that are missing or damaged.
+        UserError: for files that are missing or damaged, and for codes of other images.
     """
     unseen = files.read_splits(dataset)["unseen"]
     names = files.read_classes(dataset)["unseen"]
@@ -66,6 +67,11 @@ def nearest_grids(
     queries = in_turn[: chosen.queries]
     for layer in layers:
         space = next(codes.spaces(dataset, name, [layer], [_SHOWN_BY]))
+        if len(space.codes) != len(in_turn):
+            raise UserError(
+                f"data/codes/{dataset}/{name}: {len(space.codes)} codes of {len(in_turn)} unseen "
+                "images; delete them and run dvc repro"
+            )
         found = nearest(space.codes, queries, min(chosen.nearest, len(in_turn) - 1))
         yield Grid(
             layer=layer,

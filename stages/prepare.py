@@ -11,7 +11,7 @@ import numpy as np
 
 from stages import files, params
 from stages.command import UserError, run
-from stages.pixels import area_averaged, with_channels
+from stages.pixels import converted
 from stages.readers import Contents, Part
 
 
@@ -58,11 +58,8 @@ def split(contents: Contents, dataset: params.Dataset) -> tuple[dict[str, np.nda
                 )
         classes = np.arange(*chosen.classes)
         order = example_order(part, dataset.split)[classes][:, slice(*chosen.examples)]
-        images = [
-            area_averaged(part.images[label, kept], dataset.image.size)
-            for label, kept in zip(classes, order, strict=True)
-        ]
-        arrays[name] = np.stack([with_channels(each, dataset.image.channels) for each in images])
+        images = part.images[classes[:, None], order]
+        arrays[name] = converted(images, dataset.image.size, dataset.image.channels)
         names[name] = [part.names[label] for label in classes]
     for name in (each for each in names if each != "unseen"):
         if leaked := set(names[name]) & set(names["unseen"]):

@@ -208,6 +208,8 @@ def recognised(settings: params.Params, found: dict[str, dict]) -> list[dict[str
 def layers(settings: params.Params, found: dict[str, dict]) -> list[dict[str, Any]]:
     """Return what each layer is good for, of each experiment with codes of several.
 
+    Layers side by side are left out: they are no layer, and say nothing of where one stands.
+
     Returns:
         A dict for each: `name`, `dataset`, `rows` (by layer the figures of L2-normalised codes in
         retrieval), their `chance`, and `best`, the layer with the highest.
@@ -218,7 +220,8 @@ def layers(settings: params.Params, found: dict[str, dict]) -> list[dict[str, An
         ranked = {
             layer: figures["l2_normalised"]
             for layer in experiment.codes.layers
-            if "l2_normalised" in (figures := (each["retrieval"] or {}).get(layer, {}))
+            if "+" not in layer
+            and "l2_normalised" in (figures := (each["retrieval"] or {}).get(layer, {}))
         }
         if len(ranked) > 1:
             rows.append(

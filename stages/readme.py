@@ -6,6 +6,7 @@ not what metrics/ says.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from stages import files, params, questions, spread
 from stages.command import UserError, run
@@ -13,9 +14,9 @@ from stages.results import label, percent, points, read_metrics, read_results
 
 _BEGIN, _END = "<!-- results: python -m stages.readme -->\n", "<!-- end of results -->\n"
 _HEAD = (
-    "| experiment | parameters | seen classes, test | measured on unseen classes | best distance | "
-    "% (95 % interval) | pixels | untrained | chance |\n"
-    "|---|--:|---|---|---|--:|--:|--:|--:|\n"
+    "| experiment | parameters | minutes | seen classes, test | measured on unseen classes | "
+    "best distance | % (95 % interval) | pixels | untrained | chance |\n"
+    "|---|--:|--:|---|---|---|--:|--:|--:|--:|\n"
 )
 _COSTS = (
     "\n| experiment | one setting changed | seen classes, test | one-shot, most ways | mAP |\n"
@@ -23,7 +24,7 @@ _COSTS = (
 )
 _SEEDS = (
     "\n| experiment | seeds | measured | best distance | %, mean ± standard deviation | "
-    "above (95 % interval) |\n"
+    "difference from (95 % interval) |\n"
     "|---|--:|---|---|--:|---|\n"
 )
 _SEEN = {"accuracy": "accuracy", "pair_auc": "pair AUC"}
@@ -40,7 +41,8 @@ def table(settings: params.Params) -> str:
             continue
         folder = Path("metrics", experiment.dataset, name)
         network = read_metrics(folder, "network")
-        first = [name, f"{network['parameters']:,}", _seen(network["seen"]["test"])]
+        first = [name, f"{network['parameters']:,}", _minutes(read_metrics(folder, "run"))]
+        first.append(_seen(network["seen"]["test"]))
         oneshot = read_metrics(folder, "oneshot")
         retrieval = read_metrics(folder, "retrieval")
         measured = [(f"{_words(each)} one-shot", "accuracy", oneshot[each]) for each in oneshot]
@@ -50,7 +52,7 @@ def table(settings: params.Params) -> str:
             for title, measure, figures in measured:
                 cells = [*first, title + of_layer, *_cells(figures, layer, measure)]
                 lines.append(f"| {' | '.join(cells)} |\n")
-                first = ["", "", ""]
+                first = [""] * len(first)
     return _HEAD + "".join(lines)
 
 
@@ -101,6 +103,12 @@ def seeds(settings: params.Params) -> str:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
+
+
+def _minutes(run: dict[str, Any]) -> str:
+    """Return what training took, and by what, where that is no CPU."""
+    minutes = f"{run['seconds'] / 60:.1f}"
+    return minutes if run["device"].startswith("cpu") else f"{minutes}, {run['device']}"
 
 
 def _seen(figures: dict[str, float]) -> str:

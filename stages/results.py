@@ -196,7 +196,9 @@ def read_courses(path: Path, x: str, y: str) -> dict[str, list[tuple[float, floa
     """Return the points of each series of a CSV file by two of its columns; none without it."""
     courses: dict[str, list[tuple[float, float]]] = {}
     for row in _read_table(path, "series", x, y):
-        courses.setdefault(row["series"], []).append((float(row[x]), float(row[y])))
+        courses.setdefault(row["series"], []).append(
+            (float(row[x] or math.nan), float(row[y] or math.nan))
+        )
     return courses
 
 

@@ -80,7 +80,7 @@ def run_again(name: str, experiment: params.Experiment, seed: int, folder: Path)
         UserError: when a stage fails, which has said why.
     """
     metrics = folder / "metrics" / experiment.dataset / name
-    if (metrics / "retrieval.json").exists():  # the last file of the last stage's but for pictures
+    if (metrics / "retrieval.json").exists():  # of the last stage, and nothing else of it is read
         return metrics
     for room in ("arrays", "tasks"):
         link = folder / "data" / room / experiment.dataset

@@ -209,21 +209,23 @@ def fit(
     models = make_ready(objective, training, steps=training.epochs * len(batches))
     progress = Progress(folder, patience=training.early_stopping)
     progress.resume(model)
+    if validation is not None:
+        looked_at = Batches(validation, objective, training, seed, augment=False)
     while len(progress.history) < training.epochs and not progress.finished():
         epoch, started = len(progress.history), time.perf_counter()
         batches.begin(epoch)
         seed_dropout(model, seed, epoch)
         title = f"epoch {epoch + 1}/{training.epochs}"
         row = one_pass(models[batches.size], batches, title, learn=True)
-        if not math.isfinite(row["loss"]):
-            raise UserError(
-                f"the loss is {row['loss']} in epoch {epoch + 1}; lower "
-                "training.optimizer.learning_rate or look at the images"
-            )
-        if validation is not None:
-            looked_at = Batches(validation, objective, training, seed, augment=False)
+        if validation is not None and math.isfinite(row["loss"]):
             figures = one_pass(model, looked_at, f"{title}, validation", learn=False)
             row |= {f"val_{name}": figure for name, figure in figures.items()}
+        for figure in ("loss", "val_loss"):
+            if not math.isfinite(row.get(figure, 0)):
+                raise UserError(
+                    f"the {figure} is {row[figure]} in epoch {epoch + 1}; lower "
+                    "training.optimizer.learning_rate or look at the images"
+                )
         seconds = time.perf_counter() - started
         drawn = sum(each.size for each in batches.drawn)
         progress.keep(model, row, seconds=seconds, images=drawn)
@@ -350,16 +352,32 @@ class Course(keras.optimizers.schedules.LearningRateSchedule):
         return keras.ops.take(self.rates, keras.ops.minimum(step, len(self.rates) - 1))
 
 
-def resume_folder(name: str, experiment: params.Experiment, seed: int, images: np.ndarray) -> Path:
+def modules(experiment: params.Experiment) -> list[str]:
+    """Return the files of stages/ that a training's code consists of, as dvc.yaml names them."""
+    rooms = {"networks": experiment.network, "objectives": experiment.objective}
+    rooms["optimizers"] = experiment.training.optimizer
+    core = ("train", "assembly", "augmentation", "backend", "devices", "pixels", "measures/pairs")
+    shared = (f"{room}/__init__" for room in ("objectives", "optimizers"))
+    chosen = (f"{room}/{each.name}" for room, each in rooms.items())
+    return [f"{module}.py" for module in (*core, *shared, *chosen)]
+
+
+def resume_folder(
+    name: str,
+    experiment: params.Experiment,
+    seed: int,
+    images: np.ndarray,
+    validation: np.ndarray | None,
+) -> Path:
     """Return where a training's state is kept: another place when anything that it uses changes."""
     digest = hashlib.sha256(repr((seed, experiment.network, experiment.objective)).encode())
     digest.update(repr(experiment.training).encode())
-    code = ("train.py", "assembly.py", "augmentation.py", f"networks/{experiment.network.name}.py",
-            f"objectives/{experiment.objective.name}.py", "optimizers/__init__.py",
-            f"optimizers/{experiment.training.optimizer.name}.py")  # fmt: skip
-    for module in code:
+    for module in modules(experiment):
         digest.update((Path(__file__).parent / module).read_bytes())
-    digest.update(images)
+    for array in (images, validation):
+        if array is not None:
+            digest.update(repr(array.shape).encode())
+            digest.update(array)
     return files.state_folder("train", name, digest.hexdigest()[:16])
 
 
@@ -377,7 +395,7 @@ def inputs(settings: params.Params, name: str) -> dict[str, Any]:
     experiment = settings.experiment(name)
     arrays = pixels.as_given(files.read_splits(experiment.dataset), experiment.images)
     images, validation = arrays["seen_train"], arrays.get("seen_validation")
-    folder = resume_folder(name, experiment, settings.seed, images)
+    folder = resume_folder(name, experiment, settings.seed, images, validation)
     if experiment.training.augmentation.rotated_classes:
         images = augmentation.with_rotated_classes(images)
         validation = None if validation is None else augmentation.with_rotated_classes(validation)

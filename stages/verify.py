@@ -39,6 +39,8 @@ def disagreements(here: dict, there: dict, place: str) -> Iterator[tuple[str, bo
             yield f"{name}: {'not here' if key in there else 'only here'}", False
         elif isinstance(here[key], dict) and isinstance(there[key], dict):
             yield from disagreements(here[key], there[key], name)
+        elif isinstance(here[key], list) and isinstance(there[key], list):  # a figure for each seed
+            yield from disagreements(*(dict(enumerate(run[key])) for run in (here, there)), name)
         elif here[key] == there[key]:
             yield "", True
         elif _agree(key, here[key], there[key]):

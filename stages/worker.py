@@ -31,12 +31,25 @@ def must(*words: str) -> None:
         UserError: when it does not; it has said why.
     """
     if not ran(*words):
-        raise UserError(f"{shlex.join(words[-2:])} failed, see the lines before")
+        raise UserError(f"{shlex.join(words[-3:])} failed, see the lines before")
+
+
+def pull() -> None:
+    """Lay this clone's commits upon those of the remote; where they conflict, leave them.
+
+    Raises:
+        UserError: when they conflict, or the remote is out of reach.
+    """
+    try:
+        must(*_GIT, "pull", "--quiet", "--rebase")
+    except UserError:
+        ran(*_GIT, "rebase", "--abort")  # a clone in the middle of it would refuse every later run
+        raise
 
 
 def main(stage: str) -> None:
     """Run one stage of dvc.yaml, by the name that `dvc stage list` shows."""
-    must(*_GIT, "pull", "--quiet", "--rebase")
+    pull()
     must(*_DVC, "repro", "--quiet", "--pull", "--allow-missing", stage)
     must(*_DVC, "push", "--quiet", "--with-deps", stage)
     must(*_GIT, "add", "dvc.lock", "metrics")
@@ -47,7 +60,7 @@ def main(stage: str) -> None:
     for _ in range(_TRIES):
         if ran(*_GIT, "push", "--quiet"):
             return
-        must(*_GIT, "pull", "--quiet", "--rebase")
+        pull()
     raise UserError(f"git push was refused {_TRIES} times; the commit is kept: push it by hand")
 
 

@@ -421,6 +421,8 @@ _LEFT_OUT = {  # like another one but for a setting: they would run no other lin
     "cifar100-resnet",
     "cifar100-siamese-resnet",
     "cifar100-best",
+    "tinyimagenet-fast-no-shift",
+    "tinyimagenet-fast-no-weight-decay",
     "tinyimagenet-compact",
     "tinyimagenet-best",
     "omniglot-siamese-80-characters",

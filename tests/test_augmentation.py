@@ -1,6 +1,7 @@
 """Augmentation: what each change does to a batch, seen on images that a reader can check."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +50,15 @@ def test_a_shift_moves_every_pixel_alike_and_repeats_the_border():
     assert rows == {(0, 0, 1, 2, 3), (0, 1, 2, 3, 4), (1, 2, 3, 4, 4)}
 
 
+def test_a_shift_by_a_pixel_gives_each_of_the_nine_windows_and_no_other_image():
+    image = np.arange(25, dtype=np.uint8).reshape(5, 5)
+    padded = np.pad(image, 1, mode="edge")
+    windows = {padded[top : top + 5, left : left + 5].tobytes() for top, left in np.ndindex(3, 3)}
+    given = image[None, :, :, None].repeat(300, axis=0)
+    found = augmentation.shifted(rng(), given, pixels=1)
+    assert {each.tobytes() for each in found} == windows
+
+
 def test_turning_by_nothing_changes_nothing_and_constants_stay():
     given = images()
     assert (augmentation.turned(rng(), given, degrees=0, scale=0) == given).all()
@@ -65,20 +75,67 @@ def test_a_turned_image_keeps_its_centre():
 
 
 class Drawn:
-    """Draws what it is told: brightness, contrast and saturation of every image."""
+    """Draws what it is told to draw between two bounds."""
 
-    def __init__(self, *draws):
-        self.draws = np.reshape(draws, (3, 1, 1, 1))
+    def __init__(self, draws):
+        self.draws = draws
 
     def uniform(self, low, high, shape):
-        assert (low, high) == (0.5, 1.5)
-        return np.broadcast_to(self.draws, shape)
+        return np.broadcast_to(self.draws[low, high], shape)
+
+
+def turned(given, *, angles=0.0, zooms=(1.0, 1.0)):
+    """Return images turned by an angle each, all zoomed by the same two factors, of y and x."""
+    draws = {
+        (-180, 180): np.reshape(angles, (-1, 1, 1)),
+        (0.5, 1.5): np.reshape(zooms, (2, 1, 1, 1)),
+    }
+    return augmentation.turned(Drawn(draws), given, degrees=180, scale=0.5)
+
+
+def test_each_image_is_turned_clockwise_by_its_own_angle():
+    given = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1).repeat(4, axis=0)
+    for quarters, found in enumerate(turned(given, angles=[0, 90, 180, -90])):
+        assert (found == np.rot90(given[0], -quarters)).all()
+    oblong = images(2)[:, :3]
+    assert (turned(oblong, angles=180) == oblong[:, ::-1, ::-1]).all()
+
+
+def test_a_zoom_weighs_the_two_nearest_pixels_by_hand():
+    row = np.array([0, 40, 80, 160, 200], np.uint8).reshape(1, 1, 5, 1)
+    # The factor is that of the distance from the centre at which a pixel is looked up.
+    for zoom, expected in {
+        0.5: [40, 60, 80, 120, 160],  # at 1, 1.5, 2, 2.5 and 3
+        0.75: [20, 50, 80, 140, 180],  # at 0.5, 1.25, 2, 2.75 and 3.5
+        1.5: [0, 20, 80, 180, 200],  # at -1, 0.5, 2, 3.5 and 5, where the border's pixels are
+    }.items():
+        assert turned(row, zooms=(1, zoom)).ravel().tolist() == expected
+        assert turned(row.reshape(1, 5, 1, 1), zooms=(zoom, 1)).ravel().tolist() == expected
+
+
+def test_each_axis_is_zoomed_by_its_own_factor():
+    row, column = np.array([0, 40, 80, 160, 200]), np.array([0, 2, 4, 8, 16])
+    given = np.uint8(column[:, None] + row)[None, :, :, None]
+    expected = np.array([2, 3, 4, 6, 8])[:, None] + [20, 50, 80, 140, 180]  # by 0.5 and 0.75
+    assert (turned(given, zooms=(0.5, 0.75))[0, ..., 0] == expected).all()
+
+
+@pytest.mark.parametrize("chosen", [{"rotation": 30.0}, {"scale": 0.3}])
+def test_images_are_turned_when_a_rotation_or_a_scale_is_asked_for(chosen):
+    given, chosen = images(), Augmentation(**OFF | chosen)
+    expected = augmentation.turned(rng(), given, degrees=chosen.rotation, scale=chosen.scale)
+    assert (expected != given).any()
+    assert (augmentation.augmented(rng(), given, chosen) == expected).all()
 
 
 def recoloured(*draws):
-    """Return two pixels, 30 90 60 and 100 100 100, of a mean of 80, with other colours."""
+    """Return two pixels, 30 90 60 and 100 100 100, of a mean of 80, with other colours.
+
+    What is drawn is the brightness, the contrast and the saturation.
+    """
     given = np.array([[[[30, 90, 60], [100, 100, 100]]]], np.uint8)
-    return augmentation.recoloured(Drawn(*draws), given, amount=0.5)[0, 0].tolist()
+    drawn = Drawn({(0.5, 1.5): np.reshape(draws, (3, 1, 1, 1))})
+    return augmentation.recoloured(drawn, given, amount=0.5)[0, 0].tolist()
 
 
 def test_brightness_multiplies_contrast_leaves_the_mean_and_saturation_the_grey():

@@ -1,8 +1,13 @@
 """The gate names each figure that does not clear its baseline, and no other."""
 
+import json
+from pathlib import Path
+
+import archives
 import pytest
 
 from stages import check
+from stages.command import UserError
 
 
 def row(value, half=0.02):
@@ -62,3 +67,142 @@ def test_a_threshold_is_reached_or_named(threshold, count):
 def test_a_threshold_on_no_figure_is_refused():
     with pytest.raises(check.UserError, match="oneshot/L9/l2/accuracy: no such figure"):
         list(check.not_reached({"oneshot": FIGURES}, {"oneshot/L9/l2/accuracy": 0.1}))
+
+
+# The whole gate, over files.
+
+SIAMESE, CLASSIFIER = "digits-siamese", "digits-classifier"
+BELOW = f"metrics/digits/{SIAMESE}"  # one that falls short
+
+
+def compared(measure, chance, **representations):
+    """Return figures of a layer and what it has to beat: (figure, lower end) of each distance."""
+    layer, pixels, untrained = (
+        {
+            distance: {measure: value, "ci95_low": low, "ci95_high": 1.0}
+            for distance, (value, low) in representations[name].items()
+        }
+        for name in ("layer", "pixels", "untrained")
+    )
+    return {"chance": chance, "L7": layer, "pixels": pixels, "untrained": {"L7": untrained}}
+
+
+NETWORK = {"parameters": 9, "seen": {"test": {"pair_auc": 0.75}}}
+CLEAR = compared(
+    "accuracy",
+    chance=0.5,
+    layer={"l2": (0.7, 0.61)},
+    pixels={"l2": (0.6, 0.5)},
+    untrained={"l2": (0.6, 0.5)},
+)
+EQUAL = compared(  # the lower ends are as high as chance and as the better distance of pixels
+    "accuracy",
+    chance=0.25,
+    layer={"l2": (0.3, 0.25), "learned": (0.5, 0.4)},
+    pixels={"l2": (0.2, 0.1), "l2_normalised": (0.4, 0.3)},
+    untrained={"l2": (0.39, 0.3)},
+)
+RANKED = compared(  # the best distance counts, not the one whose lower end is the highest
+    "mean_average_precision",
+    chance=0.2,
+    layer={"l2": (0.5, 0.35), "l2_normalised": (0.4, 0.38)},
+    pixels={"l2": (0.34, 0.3)},
+    untrained={"l2": (0.35, 0.3)},
+)
+FILES = {
+    "network": NETWORK,
+    "oneshot": {"2-way": CLEAR | {"tasks": 60}, "5-way": EQUAL | {"tasks": 60}},
+    "retrieval": RANKED | {"queries": 100},
+}
+
+
+def write(folder, **files):
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        Path(folder, f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def ask(**asked):
+    """Write params.yaml, in which the siamese experiment has to reach what is asked."""
+    given = archives.small_params()
+    names = (SIAMESE, CLASSIFIER)
+    reached = {"beat": ["chance"], "at_least": {"network/seen/test/pair_auc": 0.75}}
+    given |= {
+        "experiments": {name: given["experiments"][name] for name in names},
+        "check": dict.fromkeys(names, reached) | {SIAMESE: {"at_least": {}} | asked},
+        "seeds": {},
+    }
+    archives.write_params(Path(), given)
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """Go to a folder with metrics of two experiments."""
+    monkeypatch.chdir(tmp_path)
+    write(BELOW, **FILES)
+    clear = {"2-way": FILES["oneshot"]["2-way"]}
+    write(f"metrics/digits/{CLASSIFIER}", **FILES | {"oneshot": clear})
+    write("metrics/seeds", **{SIAMESE: {}})  # a file beside the folders, which is no experiment's
+
+
+def answer(capsys):
+    """Return the exit code of the gate, what it prints and each line of what is wrong."""
+    code = 0
+    try:
+        check.main()
+    except SystemExit as stopped:
+        code = stopped.code
+    out, err = capsys.readouterr()
+    return code, out, err.splitlines()
+
+
+def test_the_gate_names_each_figure_that_does_not_clear_its_baseline(measured, capsys):
+    ask(beat=["chance", "pixels", "untrained"], at_least={"network/seen/test/pair_auc": 0.8})
+    assert answer(capsys) == (
+        1,
+        "1 of 2 experiments clear every baseline and threshold\n",
+        [
+            f"{BELOW}: network/seen/test/pair_auc: 0.75 is below 0.8",
+            f"{BELOW}: oneshot/5-way/L7/l2: accuracy 0.3 (from 0.25) does not clear chance 0.25",
+            f"{BELOW}: oneshot/5-way/L7/learned: accuracy 0.5 (from 0.4) does not clear pixels 0.4",
+            f"{BELOW}: retrieval/L7/l2: mean_average_precision 0.5 (from 0.35) does not clear "
+            "untrained 0.35",
+        ],
+    )
+
+
+def test_the_gate_passes_where_no_more_is_asked_than_was_reached(measured, capsys):
+    ask(beat=[])
+    assert answer(capsys) == (0, "2 of 2 experiments clear every baseline and threshold\n", [])
+
+
+def test_folders_of_no_experiment_fail_the_gate_by_themselves(measured, capsys):
+    ask(beat=[])
+    strays = f"metrics/cifar100/{SIAMESE}", "metrics/digits/renamed"
+    for stray in strays:
+        write(stray, **FILES)
+    ending = "no such experiment in params.yaml; remove its metrics"
+    assert answer(capsys) == (
+        1,
+        "2 of 2 experiments clear every baseline and threshold\n",
+        [f"{stray}: {ending}" for stray in strays],
+    )
+
+
+def test_a_baseline_that_was_not_measured_is_not_beaten(measured, capsys):
+    ask(beat=["untrained"])
+    ranked = {key: value for key, value in FILES["retrieval"].items() if key != "untrained"}
+    write(BELOW, retrieval=ranked)
+    code, _, lines = answer(capsys)
+    assert code == 1
+    assert lines[-1] == (
+        f"{BELOW}: retrieval/L7/l2: no figures of untrained beside it; run dvc repro"
+    )
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_an_experiment_without_one_of_its_files_is_refused(measured, file):
+    ask(beat=[])
+    Path(BELOW, f"{file}.json").unlink()
+    with pytest.raises(UserError, match=rf"^{BELOW}/{file}\.json: "):
+        check.main()

@@ -1,6 +1,7 @@
 """Every stage, from small archives in the official layouts to metrics, once and in one process."""
 
 import csv
+import functools
 import itertools
 import json
 import math
@@ -13,6 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from archives import write_project
+from sklearn.metrics import average_precision_score
 
 from stages import (
     check,
@@ -170,6 +172,150 @@ def test_mistake_2_a_figure_is_of_all_frozen_tasks_and_the_same_each_time(projec
         oneshot.main(name)
         assert metrics(given, name, "oneshot") == found
     assert set(experiment.oneshot.distances) == set(found["4-way"]["neural_codes"])
+
+
+def unit(images):
+    lengths = np.linalg.norm(images, axis=1, keepdims=True)
+    return images / np.where(lengths, lengths, 1)
+
+
+AS_COMPARED = {  # what each distance makes of codes, from the formulas of its paper
+    "l2": lambda images, seen: images,
+    "l2_normalised": lambda images, seen: unit(images),
+    "centred_l2_normalised": lambda images, seen: unit(images - seen.mean(axis=0)),
+    "l2_centred_l2_normalised": lambda images, seen: unit(unit(images) - unit(seen).mean(axis=0)),
+    "learned": lambda images, seen: images,
+}
+
+
+def labels_by_hand(dataset):
+    classes, examples = np.load(f"data/arrays/{dataset}/unseen.npy").shape[:2]
+    return np.arange(classes * examples) // examples
+
+
+def spaces_by_hand(dataset, name, distances):
+    """Return the unseen images as each distance compares them, by where their figures stand."""
+
+    def read(*files):
+        return [np.load(Path("data", file)).astype(float) for file in files]
+
+    unseen, seen = read(*(f"arrays/{dataset}/{split}.npy" for split in ("unseen", "seen_train")))
+    given = {("pixels",): [each.reshape(-1, unseen[0, 0].size) / 255 for each in (unseen, seen)]}
+    for state, keys in (("trained", ()), ("untrained", ("untrained",))):
+        file = f"codes/{dataset}/{name}/{state}/neural_codes"
+        given[*keys, "neural_codes"] = read(f"{file}.npy", f"{file}.seen.npy")
+    return {
+        (*keys, distance): AS_COMPARED[distance](*images)
+        for keys, images in given.items()
+        for distance in distances
+        if distance != "learned" or keys == ("neural_codes",)
+    }
+
+
+def squared(differences):
+    return np.square(differences).sum(axis=-1)
+
+
+def nudged(distances, same, nearer):
+    """Return distances with those of the query's class nearer by what float32 rounds away.
+
+    Farther, where `nearer` is -1. A figure in which ties count, or are decided by rounding, lies
+    between what both give.
+    """
+    return distances - nearer * 2e-6 * np.abs(distances).max() * same
+
+
+def one_shot_by_hand(images, labels, drawn, distance, nearer):
+    hits = []
+    for query, *support in drawn:
+        same = labels[support] == labels[query]
+        distances = nudged(distance(images[support] - images[query]), same, nearer)
+        hits.append(same[distances.argmin()])
+    return {"accuracy": np.mean(hits)}
+
+
+def retrieval_by_hand(images, labels, nearer):
+    found = []
+    for query, image in enumerate(images):
+        same = np.delete(labels == labels[query], query)
+        distances = nudged(squared(np.delete(images, query, axis=0) - image), same, nearer)
+        hits, relevant = same[distances.argsort()], same.sum()
+        precision = [hits[:rank].mean() for rank in range(1, len(hits) + 1)]
+        found.append(
+            {
+                "mean_average_precision": average_precision_score(same, -distances),
+                "precision_at_1": precision[0],
+                "precision_at_5": precision[4],
+                "r_precision": precision[relevant - 1],
+                "mean_average_precision_at_r": (hits * precision)[:relevant].sum() / relevant,
+            }
+        )
+    return {figure: np.mean([each[figure] for each in found]) for figure in found[0]}
+
+
+def assert_measured(figures, by_hand):
+    """Assert that there are these rows, with each figure between what `by_hand` gives for it."""
+    layers = (("neural_codes",), ("pixels",), ("untrained", "neural_codes"))
+    rows = {
+        (*layer, distance): row
+        for layer in layers
+        for distance, row in functools.reduce(dict.get, layer, figures).items()
+    }
+    assert rows.keys() == by_hand.keys()
+    widths = []
+    for keys, measured in by_hand.items():
+        low, high = measured(-1), measured(1)
+        assert rows[keys].keys() == low.keys() | {"ci95_low", "ci95_high"}
+        for figure in low:
+            assert low[figure] - 1e-6 <= rows[keys][figure] <= high[figure] + 1e-6, (keys, figure)
+            widths.append(high[figure] - low[figure])
+    assert np.median(widths) < 1e-4, "too many ties to tell"
+
+
+SIAMESE = ("digits-siamese", "cifar100-siamese")  # which learn a distance, too
+
+
+@pytest.mark.parametrize("name", SIAMESE)
+def test_one_shot_accuracies_are_those_worked_out_by_hand(project, name):
+    given, _ = project
+    dataset = given["experiments"][name]["dataset"]
+    distances = given["experiments"][name]["oneshot"]["distances"]
+    assert distances[-1] == "learned"
+    labels = labels_by_hand(dataset)
+    *weights, bias = np.load(f"data/codes/{dataset}/{name}/head.npy").astype(float)
+
+    def minus_the_logit(differences):
+        return -(np.abs(differences) @ weights + bias)
+
+    for each, figures in metrics(given, name, "oneshot").items():
+        drawn = np.load(f"data/tasks/{dataset}/{each}.npy")
+        assert_measured(figures, {
+            keys: functools.partial(
+                one_shot_by_hand, images, labels, drawn,
+                minus_the_logit if keys[-1] == "learned" else squared,
+            )
+            for keys, images in spaces_by_hand(dataset, name, distances).items()
+        })  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SIAMESE)
+def test_retrieval_figures_are_those_worked_out_by_hand(project, name):
+    given, _ = project
+    dataset = given["experiments"][name]["dataset"]
+    distances = given["experiments"][name]["retrieval"]["distances"]
+    labels = labels_by_hand(dataset)
+    assert_measured(metrics(given, name, "retrieval"), {
+        keys: functools.partial(retrieval_by_hand, images, labels)
+        for keys, images in spaces_by_hand(dataset, name, distances).items()
+    })  # fmt: skip
+
+
+def test_training_changes_the_codes(project):
+    given, _ = project
+    for name, experiment in given["experiments"].items():
+        for trained in Path("data/codes", experiment["dataset"], name, "trained").iterdir():
+            untrained = trained.parents[1] / "untrained" / trained.name
+            assert not np.allclose(np.load(trained), np.load(untrained), atol=1e-4), trained
 
 
 def test_mistake_6_methods_are_scored_on_the_same_images_and_tasks(project):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from stages import files, params, prepare
+from stages import files, params, pixels, prepare
 from stages.command import UserError
 from stages.readers import Contents, FixedTasks, Part, digits
 
@@ -40,7 +40,7 @@ def project(made, tmp_path, monkeypatch):
 
 def shrunk(rows, size):
     image = np.array(rows, np.uint8)[None, :, :, None]
-    return prepare.area_averaged(image, size)[0, :, :, 0].tolist()
+    return pixels.area_averaged(image, size)[0, :, :, 0].tolist()
 
 
 def test_blocks_are_averaged_and_halves_rounded_up():
@@ -66,12 +66,12 @@ def test_a_pixel_between_two_is_shared_by_area():
 def test_channels_and_images_are_kept_apart():
     images = np.zeros((2, 2, 2, 3), np.uint8)
     images[0, :, :, 1], images[1, :, :, 2] = 8, 4
-    assert prepare.area_averaged(images, 1).tolist() == [[[[0, 8, 0]]], [[[0, 0, 4]]]]
+    assert pixels.area_averaged(images, 1).tolist() == [[[[0, 8, 0]]], [[[0, 0, 4]]]]
 
 
 def test_an_image_of_the_right_size_is_left_as_it_is():
     images = np.random.default_rng(0).integers(0, 256, (2, 5, 5, 1), dtype=np.uint8)
-    assert prepare.area_averaged(images, 5) is images
+    assert pixels.area_averaged(images, 5) is images
 
 
 sizes = st.tuples(st.integers(1, 12), st.integers(1, 12)).map(lambda two: sorted(two)[::-1])
@@ -115,23 +115,23 @@ def test_a_constant_image_stays_constant(sizes, value):
 )
 def test_grey_is_the_luma_of_the_colour(colour, grey):
     images = np.full((2, 3, 4, 3), colour, np.uint8)
-    found = prepare.with_channels(images, 1)
+    found = pixels.with_channels(images, 1)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, np.full((2, 3, 4, 1), grey))
 
 
 def test_grey_is_repeated_where_colour_is_asked_for():
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 3, 1), dtype=np.uint8)
-    colour = prepare.with_channels(images, 3)
+    colour = pixels.with_channels(images, 3)
     assert (colour.dtype, colour.shape) == (np.uint8, (2, 3, 3, 3))
     assert (colour == images).all()
-    np.testing.assert_array_equal(prepare.with_channels(colour, 1), images)
+    np.testing.assert_array_equal(pixels.with_channels(colour, 1), images)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_the_right_channels_are_left_as_they_are(channels):
     images = np.ones((1, 2, 2, channels), np.uint8)
-    assert prepare.with_channels(images, channels) is images
+    assert pixels.with_channels(images, channels) is images
 
 
 # Splitting: images whose one pixel says which class and example they are.

@@ -97,6 +97,12 @@ def test_layers_are_compared_where_there_are_several():
     measured = {"one": found(0.3), "several": found(0.3, layers=("L5", "L6"))}
     (row,) = questions.layers(settings(one=COLOUR, several=several), measured)
     assert (row["name"], row["best"], list(row["rows"])) == ("several", "L6", ["L5", "L6"])
+    joined = several.model_copy(
+        update={"codes": COLOUR.codes.model_copy(update={"layers": ["L5", "L6", "L5+L6"]})}
+    )
+    measured = {"several": found(0.3, layers=("L5", "L6", "L5+L6"))}
+    (row,) = questions.layers(settings(several=joined), measured)
+    assert (row["best"], list(row["rows"])) == ("L6", ["L5", "L6"])
 
 
 @pytest.mark.parametrize("part", ["network", "oneshot", "retrieval"])

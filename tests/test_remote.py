@@ -283,3 +283,21 @@ def test_a_worker_whose_stage_fails_gives_nothing_back(shared):
     assert "train@none failed, see the lines before" in output.splitlines()[-1]
     assert ran(clone, "git", "rev-parse", "HEAD") == before
     assert not ran(clone, "git", "status", "--porcelain")
+
+
+def test_a_worker_whose_commits_conflict_leaves_them_as_they_were(shared):
+    origin = shared.first.parent / f"{shared.clone('theirs').name}.git"
+    ran(shared.first, "git", "clone", "--quiet", "--bare", str(shared.first), str(origin))
+    lead, late = shared.clone("lead-3", origin), shared.clone("late-2", origin)
+    for clone, epochs in ((lead, 3), (late, 4)):
+        training = {"epochs": epochs}
+        edit(clone, lambda params, to=training: params["experiments"][NAME]["training"].update(to))
+        ran(clone, "git", "commit", "--quiet", "--all", f"--message={epochs} epochs")
+    ran(lead, "git", "push", "--quiet")
+    before = ran(late, "git", "rev-parse", "HEAD")
+    for _ in range(2):  # and the second time for the same reason
+        output = worker(late, f"train@{NAME}", code=1)
+        assert "pull --quiet --rebase failed, see the lines before" in output.splitlines()[-1]
+        assert "CONFLICT" in output
+    assert ran(late, "git", "rev-parse", "HEAD") == before
+    assert not ran(late, "git", "status", "--porcelain")

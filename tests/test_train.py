@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dvc.repo import Repo
 
 from stages import backend, files, params, train
 from stages.assembly import assemble
@@ -194,6 +195,41 @@ def test_early_stopping_keeps_the_best_epoch_also_when_resumed(tmp_path):
     assert fit(chosen, tmp_path, shuffled) == (weights, history)  # finished: nothing is trained
 
 
+def weights_in(path, chosen):
+    """Return the bytes of the weights in a file, as `fit` returns those of a model."""
+    _, objective = assemble(chosen, (8, 8, 1), 4)
+    backend.load_weights(objective.model, path)
+    return [value.tobytes() for value in objective.model.get_weights()]
+
+
+def test_the_best_epoch_has_the_weights_of_a_training_that_ends_with_it(tmp_path):
+    chosen = experiment("digits-classifier", epochs=30, early_stopping=2)
+    assert chosen.training.optimizer.schedule == "constant"  # not stretched over the epochs
+    shuffled = images(seed=5)[[1, 0, 3, 2]]
+    last, history = fit(chosen, tmp_path / "longer", shuffled)
+    progress = train.Progress(tmp_path / "longer", patience=2)
+    progress.history = history
+    kept = weights_in(progress.weights(progress.best()), chosen)
+    assert kept != last
+    shorter = experiment("digits-classifier", epochs=progress.best() + 1)
+    assert kept == fit(shorter, tmp_path / "shorter", shuffled)[0]
+
+
+def test_the_stage_writes_the_weights_of_the_best_epoch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    chosen = experiment("digits-classifier", epochs=30, early_stopping=2)
+    settings = PARAMS.model_copy(update={"experiments": {"x": chosen}})
+    monkeypatch.setattr(params, "load", lambda: settings)
+    for split in ("seen_train", "seen_test", "unseen"):
+        files.write_array(f"data/arrays/digits/{split}.npy", images())
+    files.write_array("data/arrays/digits/seen_validation.npy", images(seed=5)[[1, 0, 3, 2]])
+    keras.backend.clear_session()
+    train.main("x")
+    best, last = sorted(Path(".resume").rglob("*.weights.h5"))
+    written = weights_in("data/models/digits/x.weights.h5", chosen)
+    assert written == weights_in(best, chosen) != weights_in(last, chosen)
+
+
 def test_learning_lowers_the_loss(tmp_path):
     _, history = fit(experiment("digits-classifier", epochs=8), tmp_path)
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
@@ -322,14 +358,40 @@ def test_a_batch_that_cannot_be_made_ends_the_training(tmp_path, monkeypatch):
 
 def test_the_state_is_kept_apart_for_other_params_seed_or_images():
     first = experiment("digits-classifier")
-    folders = {
-        train.resume_folder("x", first, 1, images()),
-        train.resume_folder("x", first, 2, images()),
-        train.resume_folder("x", first, 1, images(seed=1)),
-        train.resume_folder("x", experiment("digits-classifier", batch=4), 1, images()),
-    }
-    assert len(folders) == 4
-    assert train.resume_folder("x", first, 1, images()) in folders
+    other = images(seed=1)
+    given = [
+        (first, 1, images(), None),
+        (first, 2, images(), None),
+        (first, 1, other, None),
+        (experiment("digits-classifier", batch=4), 1, images(), None),
+        (first, 1, images(), images()),
+        (first, 1, images(), other),
+        (first, 1, images().reshape(1, -1, *other.shape[2:]), None),
+    ]
+    folders = {train.resume_folder("x", *each) for each in given}
+    assert len(folders) == len(given)
+    assert train.resume_folder("x", first, 1, images(), None) in folders
+
+
+def test_the_state_is_kept_apart_for_other_code():
+    with Repo(ROOT) as repo:
+        stages = {stage.name: stage for stage in repo.index.stages}
+    for name, chosen in PARAMS.experiments.items():
+        listed = {dep.def_path for dep in stages[f"train@{name}"].deps}
+        code = {path for path in listed if path.endswith(".py")}
+        assert {f"stages/{module}" for module in train.modules(chosen)} == code
+
+
+def test_a_validation_loss_that_is_no_number_ends_the_training(tmp_path, monkeypatch):
+    one_pass = train.one_pass
+
+    def broken(model, batches, title, *, learn):
+        return one_pass(model, batches, title, learn=True) if learn else {"loss": float("inf")}
+
+    monkeypatch.setattr(train, "one_pass", broken)
+    with pytest.raises(UserError, match="the val_loss is inf in epoch 1; lower"):
+        fit(experiment("digits-classifier"), tmp_path, images(seed=1))
+    assert not list(tmp_path.glob("epoch-*"))
 
 
 def test_the_history_is_a_table_with_a_row_an_epoch():

@@ -14,6 +14,7 @@ FIGURES = {
     "tasks": 10000,
     "codes": {"l2": {"accuracy": 0.25, "ci95_low": 0.242, "ci95_high": 0.258}},
     "seen": {"test": {"accuracy": 0.45, "cross_entropy": 2.0}},
+    "seeds": [0.25, 0.26],
 }
 
 
@@ -41,10 +42,19 @@ def test_the_same_figures_agree_to_the_last_digit():
     [
         ({"codes__l2__accuracy": 0.275, "codes__l2__ci95_low": 0.265}, True),
         ({"codes__l2__accuracy": 0.285}, False),
+        ({"codes__l2__accuracy": 0.225}, True),
+        ({"codes__l2__accuracy": 0.215}, False),
+        ({"codes__l2__accuracy": 0.05}, False),
         ({"seen__test__accuracy": 0.475}, True),
         ({"seen__test__accuracy": 0.485}, False),
         ({"seen__test__cross_entropy": 2.15}, True),
         ({"seen__test__cross_entropy": 2.25}, False),
+        ({"seen__test__cross_entropy": 1.75}, False),
+        ({"seeds": [0.275, 0.235]}, True),
+        ({"seeds": [0.285, 0.26]}, False),
+        ({"seeds": [0.25]}, False),
+        ({"seeds": [0.25, 0.26, 0.27]}, False),
+        ({"seeds": 0.25}, False),
         ({"tasks": 9999}, False),
         ({"codes": 0.3}, False),
         ({"more": 1.0}, False),
@@ -66,7 +76,7 @@ def test_against_a_revision(tmp_path, monkeypatch, capsys):
         subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=b", *words], check=True)
     path.with_name("run.json").write_text('{"seconds": 2}')
     verify.main("HEAD")
-    assert "7 figures: 7 the same to the last digit, 0 within tolerance, 0 not" in (
+    assert "9 figures: 9 the same to the last digit, 0 within tolerance, 0 not" in (
         capsys.readouterr().out
     )
     path.write_text(json.dumps(changed(tasks=3)))

@@ -1,1 +1,1 @@
-"""Measures: arrays in, named numbers out. NumPy alone; no Keras, no params, no files."""
+"""Measures: arrays in, named numbers out. No Keras, no params, no files."""

@@ -222,12 +222,17 @@ def hits_by_ways(
     true = distances[same][:, None]
     farther = (distances > true).sum(axis=1)
     equal = (distances == true).sum(axis=1) - 1
-    others = same.shape[1] - 1
-    expected = np.zeros((others + 1, others + 1, others))  # by farther, equal, ways - 2
-    for f, e, drawn in np.ndindex(others + 1, others + 1, others):
-        if f + e <= others:
-            expected[f, e, drawn] = sum(
-                math.comb(e, j) * math.comb(f, drawn + 1 - j) / (1 + j)
-                for j in range(min(e, drawn + 1) + 1)
-            ) / math.comb(others, drawn + 1)
-    return expected[farther, equal]
+    ways = same.shape[1]
+    kinds, kind_of_task = np.unique(farther * ways + equal, return_inverse=True)
+    expected = [
+        [
+            sum(
+                math.comb(e, j) * math.comb(f, drawn - j) / (1 + j)
+                for j in range(min(e, drawn) + 1)
+            )
+            / math.comb(ways - 1, drawn)
+            for drawn in range(1, ways)
+        ]
+        for f, e in (divmod(kind, ways) for kind in kinds.tolist())
+    ]
+    return np.array(expected)[kind_of_task]

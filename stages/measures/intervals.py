@@ -1,4 +1,4 @@
-"""Intervals: how far a measured figure may be from the one that more data would give."""
+"""Intervals: how far a figure may be from that of more tasks, or of more images like these."""
 
 import math
 from statistics import NormalDist

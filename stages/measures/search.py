@@ -269,8 +269,8 @@ def _average_precisions(found: Found, labels: np.ndarray, queries: np.ndarray) -
 
 def _nearest_of_query(distances: np.ndarray, depth: int) -> np.ndarray:
     """Return the indices of the smallest distances, sorted; of equal ones the first first."""
-    first = np.sort(np.argpartition(distances, depth - 1)[:depth])
-    return first[np.argsort(distances[first], kind="stable")]
+    first = np.flatnonzero(distances <= np.partition(distances, depth - 1)[depth - 1])
+    return first[np.argsort(distances[first], kind="stable")[:depth]]
 
 
 @contextlib.contextmanager

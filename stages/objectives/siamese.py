@@ -95,7 +95,16 @@ def build(
 def draw_random_pairs(
     rng: np.random.Generator, *, classes: int, examples: int, batch: int, steps: int | None
 ) -> list[np.ndarray]:
-    """Return an epoch's batches of pairs, (batch, 2) each, half of them of one class."""
+    """Return an epoch's batches of pairs, (batch, 2) each, half of them of one class.
+
+    Raises:
+        UserError: when the batch cannot be halved, or there are not two classes of two examples.
+    """
+    if batch % 2 or classes < 2 or examples < 2:
+        raise UserError(
+            f"training.batch: expected an even number of pairs, of at least 2 classes of at least "
+            f"2 images, got {batch} of {classes} classes of {examples}"
+        )
     steps = steps or max(1, classes * examples // (2 * batch))
     count = steps * (batch // 2)
     drawn = draw_pairs(rng, classes=classes, examples=examples, count=2 * count)
@@ -120,14 +129,14 @@ def draw_classes(
     """Return an epoch's batches, each of several images of each of several classes.
 
     Raises:
-        UserError: when the batch is no multiple of `examples_per_class`, or asks for more
-            classes or examples than there are.
+        UserError: when the batch is no multiple of `examples_per_class`, or asks for one class
+            alone, or for more classes or examples than there are.
     """
     ways = batch // examples_per_class
-    if batch % examples_per_class or ways > classes or examples_per_class > examples:
+    if batch % examples_per_class or not 2 <= ways <= classes or examples_per_class > examples:
         raise UserError(
-            f"training.batch: expected a multiple of {examples_per_class} images a class, for at "
-            f"most {classes} classes of {examples}, got {batch}"
+            f"training.batch: expected a multiple of {examples_per_class} images a class, for 2 to "
+            f"{classes} classes of {examples}, got {batch}"
         )
     steps = steps or max(1, classes * examples // batch)
     drawn_classes = rng.random((steps, classes)).argsort(axis=1)[:, :ways, None]

@@ -18,8 +18,8 @@ def learning_rates(peak: float, schedule: str, *, steps: int) -> float | np.ndar
     Args:
         peak: the highest one.
         schedule: `constant`; `cosine`: it falls to 0 along half a cosine (Loshchilov and Hutter
-            2017, equation 5); `one_cycle`: it rises from 0 in a line over the first fifth, and
-            falls so over the rest (after Smith and Topin 2018).
+            2017, equation 5); `one_cycle`: it rises in a line, from a first step above 0, over the
+            first fifth, and falls along half a cosine over the rest (after Smith and Topin 2018).
         steps: batches of the whole training.
 
     Returns:
