@@ -129,15 +129,6 @@ def test_exact_search_finds_what_sorting_finds_whatever_its_blocks():
     assert (found.bytes_per_code, found.build_seconds) == (64, 0)
 
 
-def test_of_equally_far_images_exact_search_finds_the_first():
-    codes = np.float32([[0]] * 400 + [[1]] * 600)
-    queries = np.array([0, 2, 999])
-    found = exact_search(codes, queries, depth=3, block_bytes=BLOCK)
-    assert found.images.tolist() == [[1, 2, 3], [0, 1, 3], [400, 401, 402]]
-    across = exact_search(codes, queries, depth=401, block_bytes=BLOCK)  # and where the last tie
-    assert across.images[0, 399:].tolist() == [400, 401]
-
-
 def test_an_index_of_compressed_codes_loses_some_and_is_smaller():
     codes, labels = clusters()
     flat, exact = measured("Flat", codes, labels, depth=100)

@@ -268,9 +268,12 @@ def _average_precisions(found: Found, labels: np.ndarray, queries: np.ndarray) -
 
 
 def _nearest_of_query(distances: np.ndarray, depth: int) -> np.ndarray:
-    """Return the indices of the smallest distances, sorted; of equal ones the first first."""
-    first = np.flatnonzero(distances <= np.partition(distances, depth - 1)[depth - 1])
-    return first[np.argsort(distances[first], kind="stable")[:depth]]
+    """Return the indices of the smallest distances, sorted; of equal ones the first first.
+
+    Where not all of equally far images are found, it is not said which.
+    """
+    first = np.sort(np.argpartition(distances, depth - 1)[:depth])
+    return first[np.argsort(distances[first], kind="stable")]
 
 
 @contextlib.contextmanager
