@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from stages import codes, files, params
-from stages.command import UserError
 from stages.measures.ranking import nearest
 
 _SHOWN_BY = "l2_normalised"  # the distance of Babenko et al. 2014, section 3
@@ -67,12 +66,10 @@ def nearest_grids(
     queries = in_turn[: chosen.queries]
     for layer in layers:
         space = next(codes.spaces(dataset, name, [layer], [_SHOWN_BY]))
-        if len(space.codes) != len(in_turn):
-            raise UserError(
-                f"data/codes/{dataset}/{name}: {len(space.codes)} codes of {len(in_turn)} unseen "
-                "images; delete them and run dvc repro"
-            )
-        found = nearest(space.codes, queries, min(chosen.nearest, len(in_turn) - 1))
+        with codes.refused(dataset, name):
+            if len(space.codes) != len(in_turn):
+                raise ValueError(f"{len(space.codes)} codes of {len(in_turn)} images")
+            found = nearest(space.codes, queries, min(chosen.nearest, len(in_turn) - 1))
         yield Grid(
             layer=layer,
             found=np.column_stack([queries, found]),

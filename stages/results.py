@@ -196,9 +196,7 @@ def read_courses(path: Path, x: str, y: str) -> dict[str, list[tuple[float, floa
     """Return the points of each series of a CSV file by two of its columns; none without it."""
     courses: dict[str, list[tuple[float, float]]] = {}
     for row in _read_table(path, "series", x, y):
-        courses.setdefault(row["series"], []).append(
-            (float(row[x] or math.nan), float(row[y] or math.nan))
-        )
+        courses.setdefault(row["series"], []).append((float(row[x]), float(row[y])))
     return courses
 
 
@@ -206,7 +204,7 @@ def read_search(path: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Return the figures of search.csv by series, layer and distance, and by index; or none."""
     searched: dict[str, dict[str, dict[str, float]]] = {}
     for row in _read_table(path, *_NAMES, *_SEARCHED):
-        figures = {name: float(row[name] or math.nan) for name in _SEARCHED}
+        figures = {name: float(row[name]) for name in _SEARCHED}
         searched.setdefault(row["series"], {})[row["index"]] = figures
     return searched
 
@@ -216,7 +214,8 @@ def _read_table(path: Path, *columns: str) -> list[dict[str, str]]:
 
     Args:
         path: the file.
-        columns: that there must be among others; all but names hold numbers, or nothing.
+        columns: that there must be among others; all but names hold numbers, other ones numbers
+            or nothing.
 
     Raises:
         UserError: for a file that is damaged.
@@ -232,9 +231,10 @@ def _read_table(path: Path, *columns: str) -> list[dict[str, str]]:
             words = [row[name] for name in _NAMES if name in row]
             if not all(map(str.isprintable, words)):
                 raise ValueError(f"{words} are no names")
-            for value in (value for name, value in row.items() if name not in _NAMES and value):
-                if not math.isfinite(float(value)):
-                    raise ValueError(f"{value} is no figure")
+            for name, value in row.items():
+                asked = name in columns or value
+                if name not in _NAMES and asked and not math.isfinite(float(value or "nan")):
+                    raise ValueError(f"{value!r} is no figure of {name}")
     except (ValueError, csv.Error) as error:
         raise UserError(
             f"{path}: damaged CSV file ({str(error)[:200]}); delete it and run dvc repro"

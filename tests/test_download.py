@@ -29,7 +29,6 @@ def sha256(content):
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv(download.MIRROR, raising=False)
     monkeypatch.setattr(download, "PAUSE", 0)
     monkeypatch.setattr(download, "LONGEST_PAUSE", 0)

@@ -697,7 +697,6 @@ KEPT = 2 * download.CHUNK  # bytes; what is no whole chunk is lost
 def apart(tmp_path, monkeypatch):
     """Stand in an empty folder, with downloads that do not wait long."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "TIMEOUT", (5, 0.3))
     for pause in ("PAUSE", "LONGEST_PAUSE"):
         monkeypatch.setattr(download, pause, 0)

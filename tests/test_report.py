@@ -385,6 +385,22 @@ def test_courses_of_the_best_distance_and_of_pixels_are_drawn():
     assert legend == ["toy-classifier: neural codes, L2", "pixels", "toy-siamese: neural codes, L2"]
 
 
+def test_a_course_with_a_figure_missing_is_refused():
+    path = Path("metrics/toy/toy-siamese/ways.csv")
+    write(path, "series,ways,accuracy\nneural_codes/l2,2,0.9\nneural_codes/l2,3,\n")
+    with pytest.raises(UserError, match=r"ways\.csv: damaged CSV file \('' is no figure of accura"):
+        report.main("toy")
+
+
+@pytest.mark.parametrize("count", [11, 13], ids=["fewer", "more"])
+def test_codes_of_other_images_are_told_in_place_of_what_they_would_find(count):
+    there = np.resize(CODES, (count, 1))
+    write(Path("data/codes/toy/toy-siamese/trained/neural_codes.npy"), there)
+    assert f"does not fit data/arrays/toy and data/tasks/toy: {count} codes of 12 images" in (
+        Page().text
+    )
+
+
 def test_expanded_queries_are_drawn_in_the_best_space():
     assert "Query expansion" not in Page().text
     rows = "neural_codes/l2,0,0.3\nneural_codes/l2,5,0.4\n"
