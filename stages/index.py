@@ -9,9 +9,9 @@ from typing import Any
 
 import markupsafe
 
-from stages import drawings, files, pages, params, questions, spread
+from stages import drawings, files, pages, params, published, questions, spread
 from stages.command import run
-from stages.results import best_of, label, read_results
+from stages.results import label, read_results
 
 _KINDS = {"accuracy on the seen classes": "seen", "retrieval": "retrieval"}  # or one-shot
 
@@ -37,73 +37,6 @@ def summary(dataset: str, network: str, found: dict[str, Any]) -> dict[str, Any]
     return row
 
 
-def figure_of(each: params.Published, found: dict[str, Any]) -> float | None:
-    """Return an experiment's own figure of a published measure, None if it has none.
-
-    Args:
-        each: what was published: its measure and, if any, the layer.
-        found: what was read of the experiment.
-    """
-    if each.measure == "accuracy on the seen classes":
-        return ((found["network"] or {"seen": {"test": {}}})["seen"]["test"]).get("accuracy")
-    kind, measure = "retrieval", "mean_average_precision"
-    scores = found["retrieval"]
-    if each.measure != kind:
-        measure = "accuracy"
-        scores = (found["oneshot"] or {}).get(each.measure.removesuffix(" one-shot"))
-    if scores and each.layer:
-        scores = {each.layer: scores[each.layer]} if each.layer in scores else None
-    best = best_of(scores, measure) if scores else None
-    return best and best[measure]
-
-
-def counterparts(
-    each: params.Published, dataset: str, settings: params.Params, results: dict[str, dict]
-) -> dict[str, tuple[str, float] | None]:
-    """Return what stands beside a published figure: an experiment and its figure.
-
-    Returns:
-        `same`: the first experiment of the same network; `best`: the best one, of any network
-        and layer. None without any.
-    """
-    own = {
-        name: results[name]
-        for name, experiment in settings.experiments.items()
-        if experiment.dataset == dataset and name in results
-    }
-    if each.measure == "accuracy on the seen classes":  # of fewer classes it is no counterpart
-        whole = settings.datasets[dataset].split.seen_train.count("classes")
-        own = {n: v for n, v in own.items() if settings.experiments[n].images.classes == whole}
-    any_layer = each.model_copy(update={"layer": None})
-    same = [
-        (name, figure)
-        for name, found in own.items()
-        if settings.experiments[name].network.name == each.network
-        and (figure := figure_of(each, found)) is not None
-    ]
-    best = [
-        (name, figure)
-        for name, found in own.items()
-        if (figure := figure_of(any_layer, found)) is not None
-    ]
-    return {
-        "same": same[0] if same else None,
-        "best": max(best, key=lambda pair: pair[1], default=None),
-    }
-
-
-def published_accuracy(settings: params.Params, dataset: str) -> float | None:
-    """Return the highest accuracy on the seen classes that was published, None without any."""
-    return max(
-        (
-            each.figure
-            for each in settings.datasets[dataset].published
-            if each.measure == "accuracy on the seen classes"
-        ),
-        default=None,
-    )
-
-
 def main() -> None:
     """Write the page."""
     settings = params.load()
@@ -113,12 +46,7 @@ def main() -> None:
         for name, each in settings.experiments.items()
         if name in results[each.dataset]
     }
-    compared = [
-        (dataset, each, counterparts(each, dataset, settings, results[dataset]))
-        for dataset, chosen in settings.datasets.items()
-        for each in chosen.published
-        if not each.dimensions  # of compressed codes; the dataset's page shows them
-    ]
+    compared = list(published.beside_ours(settings, results))
     for _, each, beside in compared:
         if beside["same"]:
             kind = _KINDS.get(each.measure, "oneshot")
@@ -135,7 +63,7 @@ def main() -> None:
         compared=compared,
         seeds=list(spread.rows(settings)),
         datasets=settings.datasets,
-        published_accuracy=functools.partial(published_accuracy, settings),
+        published_accuracy=functools.partial(published.best_accuracy, settings),
         answers=answers,
         oneshot=bars("one-shot", rows, "oneshot", "accuracy"),
         retrieval=bars("retrieval", rows, "retrieval", "mean_average_precision"),

@@ -1,33 +1,102 @@
-"""The results tables of README.md, written from metrics/: `python -m stages.readme`.
+"""The results tables of README.md and docs/results.md, from metrics/: `python -m stages.readme`.
 
-No stage of dvc.yaml, since README.md is written by hand around it; a test fails when the table is
-not what metrics/ says.
+README.md shows the best figure of each network, docs/results.md all that there is. No stage of
+dvc.yaml, since both are written by hand around them; a test fails when a table is not what metrics/
+says.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from stages import files, params, questions, spread
+from stages import files, params, published, questions, spread
 from stages.command import UserError, run
-from stages.results import label, percent, points, read_metrics, read_results
+from stages.results import best_of, label, percent, points, read_metrics, read_results, rows_of
 
-_BEGIN, _END = "<!-- results: python -m stages.readme -->\n", "<!-- end of results -->\n"
+_PARTS = ("network", "run", "oneshot", "retrieval")
 _HEAD = (
     "| experiment | parameters | minutes | seen classes, test | measured on unseen classes | "
     "best distance | % (95 % interval) | pixels | untrained | chance |\n"
     "|---|--:|--:|---|---|---|--:|--:|--:|--:|\n"
 )
 _COSTS = (
-    "\n| experiment | one setting changed | seen classes, test | one-shot, most ways | mAP |\n"
+    "| experiment | one setting changed | seen classes, test | one-shot, most ways | mAP |\n"
     "|---|---|--:|--:|--:|\n"
 )
 _SEEDS = (
-    "\n| experiment | seeds | measured | best distance | %, mean ± standard deviation | "
+    "| experiment | seeds | measured | best distance | %, mean ± standard deviation | "
     "difference from (95 % interval) |\n"
     "|---|--:|---|---|--:|---|\n"
 )
+_REPRODUCED = (
+    "| published | measured | % | same network here | best here | how it was measured |\n"
+    "|---|---|--:|--:|--:|---|\n"
+)
+_LUCK = (
+    "| experiment | seeds | seen classes, test | one-shot, most ways | mAP | "
+    "one-shot above | mAP above |\n"
+    "|---|--:|--:|--:|--:|---|---|\n"
+)
 _SEEN = {"accuracy": "accuracy", "pair_auc": "pair AUC"}
+_MAP = "mean_average_precision"
+
+
+def overview(settings: params.Params) -> str:
+    """Return the best figures in Markdown: a table for each dataset, a row for each network.
+
+    Chance and the best of raw pixels come first. An experiment that differs from an earlier one in
+    a single setting stands in `costs` instead.
+    """
+    return "\n".join(_glance(settings, dataset) for dataset in settings.datasets)
+
+
+def _glance(settings: params.Params, dataset: str) -> str:
+    varied = {each.second for each in settings.differences()}
+    found = {
+        name: {part: read_metrics(Path("metrics", dataset, name), part) for part in _PARTS}
+        for name, each in settings.experiments.items()
+        if each.dataset == dataset and name not in varied
+    }
+    # The measures of the dataset: by name what all experiments got, and which figure it is.
+    measures = {
+        _words(tasks): ({name: each["oneshot"][tasks] for name, each in found.items()}, "accuracy")
+        for tasks in settings.dataset(dataset).tasks.sets
+    }
+    measures["mAP"] = {name: each["retrieval"] for name, each in found.items()}, _MAP
+    head = [dataset, "parameters", "minutes", "seen classes, test", *measures]
+    rules = ["---", *["--:"] * (len(head) - 1)]
+    rows = [head, rules, ["chance", "", "", ""], ["raw pixels", "", "", ""]]
+    for title, (scores, measure) in measures.items():
+        for name, figures in scores.items():
+            if "pixels" not in figures or not best_of(figures, measure):
+                raise UserError(
+                    f"metrics: no figures of {title} of {name} or of pixels; run dvc repro"
+                )
+        rows[2].append(percent(next(iter(scores.values()))["chance"]))
+        pixels = (row.figures.values() for row in rows_of(scores) if not row.experiment)
+        rows[3].append(percent(max(each[measure] for each in next(pixels))))
+    for name, parts in found.items():
+        row = [name, f"{parts['network']['parameters']:,}", _minutes(parts["run"])]
+        row.append(_seen(parts["network"]["seen"]["test"]))
+        for scores, measure in measures.values():
+            best = best_of(scores[name], measure)
+            row.append(f"**{percent(best[measure])}** ({_interval(best)})")
+        rows.append(row)
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def reproduced(settings: params.Params) -> str:
+    """Return published figures in Markdown, each beside what is measured here."""
+    results = {dataset: read_results(dataset) for dataset in settings.datasets}
+    lines = []
+    for _, each, ours in published.beside_ours(settings, results):
+        cells = [each.system, label(each.measure), percent(each.figure)]
+        for beside in ("same", "best"):
+            name, figure = ours[beside] or ("", None)
+            cells.append(f"{percent(figure)} (`{name}`)" if name else "–")
+        lines.append(f"| {' | '.join([*cells, each.protocol])} |\n")
+    return _REPRODUCED + "".join(lines)
 
 
 def table(settings: params.Params) -> str:
@@ -79,26 +148,59 @@ def costs(settings: params.Params) -> str:
     return _COSTS + "".join(lines)
 
 
+def luck(settings: params.Params) -> str:
+    """Return what several seeds measured, in Markdown: a row for each experiment."""
+    most = {
+        dataset: f"{_words(max(sets, key=lambda tasks: sets[tasks].ways))} one-shot"
+        for dataset, chosen in settings.datasets.items()
+        if (sets := chosen.tasks.sets)
+    }
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in spread.rows(settings):
+        found.setdefault(row["experiment"], {})[row["measure"]] = row
+    lines = []
+    for name, rows in found.items():
+        ours = [
+            rows.get(each)
+            for each in ("seen classes", most[rows["retrieval, mAP"]["dataset"]], "retrieval, mAP")
+        ]
+        cells = [name, str(ours[-1]["seeds"])]
+        cells += [
+            f"**{percent(row['mean'])}** ± {percent(row['sd'])}" if row else "–" for row in ours
+        ]
+        cells += map(_above, ours[1:])
+        lines.append(f"| {' | '.join(cells)} |\n")
+    return _LUCK + "".join(lines)
+
+
 def seeds(settings: params.Params) -> str:
     """Return what several seeds measured, in Markdown: a row for each experiment and measure."""
     lines, before = [], None
     for row in spread.rows(settings):
         new = row["experiment"] != before
         before = row["experiment"]
-        above = "–"
-        if compared := row["compared"]:
-            ends = (points(compared[end]) for end in ("ci95_low", "ci95_high"))
-            above = f"{row['against']}: {points(compared['difference'])} ({' to '.join(ends)})"
         cells = [
             before if new else "",
             str(row["seeds"]) if new else "",
             row["measure"],
             ", ".join(map(label, row["where"][-1:])) or "–",
             f"**{percent(row['mean'])}** ± {percent(row['sd'])}",
-            above,
+            _above(row),
         ]
         lines.append(f"| {' | '.join(cells)} |\n")
     return _SEEDS + "".join(lines)
+
+
+def _above(row: dict[str, Any]) -> str:
+    """Return by how much an experiment's seeds differ from those of the one it is compared with."""
+    if not (compared := row["compared"]):
+        return "–"
+    ends = (points(compared[end]) for end in ("ci95_low", "ci95_high"))
+    return f"{row['against']}: {points(compared['difference'])} ({' to '.join(ends)})"
+
+
+def _interval(figures: dict[str, float]) -> str:
+    return "–".join(percent(figures[end]) for end in ("ci95_low", "ci95_high"))
 
 
 def _words(name: str) -> str:
@@ -121,34 +223,53 @@ def _cells(figures: dict, layer: str, measure: str) -> Iterator[str]:
         raise UserError(f"metrics: no figures of {layer}, pixels and untrained; run dvc repro")
     distance, best = max(figures[layer].items(), key=lambda row: row[1][measure])
     yield label(distance)
-    low, high = percent(best["ci95_low"]), percent(best["ci95_high"])
-    yield f"**{percent(best[measure])}** ({low}–{high})"
+    yield f"**{percent(best[measure])}** ({_interval(best)})"
     for baseline in (figures["pixels"], figures["untrained"][layer]):
         yield percent(max(row[measure] for row in baseline.values()))
     yield percent(figures["chance"])
 
 
-def filled(text: str, between: str) -> str:
-    """Return README.md's text with `between` between the two markers.
+_TABLES: dict[str, Callable[[params.Params], str]] = {
+    "overview": overview,
+    "costs": costs,
+    "luck": luck,
+    "reproduced": reproduced,
+    "measured": table,
+    "seeds": seeds,
+}
+_DOCUMENTS = ("README.md", "docs/results.md")
+_MARKED = re.compile(
+    r"(<!-- table (\S+): python -m stages\.readme -->\n)(.*?)(<!-- end -->\n)", re.S
+)
+
+
+def filled(text: str, settings: params.Params) -> str:
+    """Return a document's text with every table between its two markers written anew.
 
     Raises:
-        UserError: when a marker is missing.
+        UserError: when there is no table in it, or one that is not known.
     """
-    if _BEGIN not in text or _END not in text:
-        raise UserError(f"README.md: expected the lines {_BEGIN.strip()} and {_END.strip()}")
-    before, rest = text.split(_BEGIN, 1)
-    return f"{before}{_BEGIN}{between}{_END}{rest.split(_END, 1)[1]}"
 
+    def written(marked: re.Match) -> str:
+        if marked[2] not in _TABLES:
+            known = ", ".join(_TABLES)
+            raise UserError(f"{marked[1].strip()}: no such table; expected one of {known}")
+        return marked[1] + _TABLES[marked[2]](settings) + marked[4]
 
-def results(settings: params.Params) -> str:
-    """Return what stands between the markers: all tables."""
-    return table(settings) + costs(settings) + seeds(settings)
+    text, count = _MARKED.subn(written, text)
+    if not count:
+        raise UserError(
+            "expected tables between the lines <!-- table NAME: python -m stages.readme --> and "
+            "<!-- end -->"
+        )
+    return text
 
 
 def main() -> None:
-    """Write the tables into README.md."""
-    path = Path("README.md")
-    files.write_text(path, filled(path.read_text(encoding="utf-8"), results(params.load())))
+    """Write the tables into the documents."""
+    settings = params.load()
+    for path in map(Path, _DOCUMENTS):
+        files.write_text(path, filled(path.read_text(encoding="utf-8"), settings))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_report import toy  # noqa: F401
 
-from stages import files, index, params, seeds
+from stages import files, index, params, published, seeds
 
 
 @pytest.fixture
@@ -57,9 +57,9 @@ def test_a_layer_is_compared_with_the_same_layer():
         for layer, value in {"L6": 0.31, "L7": 0.35}.items()
     }
     found = {"network": None, "oneshot": None, "retrieval": layers}
-    assert index.figure_of(each, found) == 0.31
-    assert index.figure_of(each.model_copy(update={"layer": None}), found) == 0.35
-    assert index.figure_of(each.model_copy(update={"layer": "L5"}), found) is None
+    assert published.figure_of(each, found) == 0.31
+    assert published.figure_of(each.model_copy(update={"layer": None}), found) == 0.35
+    assert published.figure_of(each.model_copy(update={"layer": "L5"}), found) is None
 
 
 @pytest.mark.parametrize("part", ["network", "run", "oneshot", "retrieval"])

@@ -1,25 +1,109 @@
-"""The README's table says what metrics/ says."""
+"""The tables of README.md and docs/results.md say what metrics/ says."""
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
+from test_report import make_toy
 
-from stages import params, readme
+from stages import files, params, readme, seeds
 from stages.command import UserError
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_table_is_that_of_the_committed_metrics(tmp_path, monkeypatch):
+@pytest.mark.parametrize("document", readme._DOCUMENTS)
+def test_the_tables_are_those_of_the_committed_metrics(document, tmp_path, monkeypatch):
     """As git has them, added or committed: `dvc repro` on another processor rounds otherwise."""
     command = ["git", "checkout-index", "--all", f"--prefix={tmp_path}/"]
     subprocess.run(command, cwd=ROOT, check=True)
     monkeypatch.chdir(tmp_path)
-    text = Path("README.md").read_text(encoding="utf-8")
-    assert readme.filled(text, readme.results(params.load())) == text, "run python -m stages.readme"
+    text = Path(document).read_text(encoding="utf-8")
+    assert readme.filled(text, params.load()) == text, "run python -m stages.readme"
 
 
-def test_a_readme_without_markers_is_refused():
-    with pytest.raises(UserError, match=r"README\.md: expected the lines"):
-        readme.filled("no markers", "table")
+def test_every_table_stands_in_one_document():
+    texts = [(ROOT / each).read_text(encoding="utf-8") for each in readme._DOCUMENTS]
+    for name in readme._TABLES:
+        assert sum(text.count(f"<!-- table {name}: ") for text in texts) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("no markers", "expected tables between the lines"),
+        ("<!-- table costs: python -m stages.readme -->\nwithout an end", "expected tables"),
+        (
+            "<!-- table sums: python -m stages.readme -->\n<!-- end -->\n",
+            "<!-- table sums: .*: no such table; expected one of overview, costs",
+        ),
+    ],
+)
+def test_a_document_without_tables_that_are_known_is_refused(text, said):
+    with pytest.raises(UserError, match=said):
+        readme.filled(text, params.load())
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """Return params of two experiments whose figures are known."""
+    make_toy(tmp_path, monkeypatch)
+    settings = params.load()
+    experiment = settings.experiments["digits-siamese"].model_copy(update={"dataset": "toy"})
+    named = dict.fromkeys(("toy-classifier", "toy-siamese"), experiment)
+    three = params.TaskSet(draw="all_classes", ways=3, count=4)
+    dataset = settings.dataset("toy")
+    dataset = dataset.model_copy(
+        update={"tasks": dataset.tasks.model_copy(update={"sets": {"3-way": three}})}
+    )
+    counts = dict.fromkeys(named, params.Seeds(dataset="toy", count=3))
+    updated = {"experiments": named, "datasets": {"toy": dataset}, "seeds": counts}
+    return settings.model_copy(update=updated)
+
+
+def cells(table):
+    return [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()]
+
+
+def test_the_overview_has_chance_pixels_and_the_best_of_each_experiment(toy):
+    head, _, chance, pixels, classifier, siamese = cells(readme.overview(toy))
+    assert head == ["toy", "parameters", "minutes", "seen classes, test", "3-way", "mAP"]
+    assert chance == ["chance", "", "", "", "33.3", "33.3"]
+    assert pixels == ["raw pixels", "", "", "", "60.0", "60.0"]
+    best = "**75.1** (74.1–76.1)"
+    assert classifier == ["toy-classifier", "1,234,567", "0.1", "98.8 % accuracy", best, best]
+    assert siamese[3] == "90.0 % pair AUC"
+
+
+@pytest.mark.parametrize("lacks", ["neural_codes", "pixels"])
+def test_an_overview_without_figures_is_refused(toy, lacks):
+    path = Path("metrics/toy/toy-siamese/retrieval.json")
+    figures = json.loads(path.read_text())
+    del figures[lacks]
+    path.write_text(json.dumps(figures))
+    with pytest.raises(UserError, match="no figures of mAP of toy-siamese or of pixels"):
+        readme.overview(toy)
+
+
+def test_published_figures_stand_beside_those_of_the_same_network_and_the_best(toy):
+    people, other, third = cells(readme.reproduced(toy))[2:]
+    best = "75.1 (`toy-classifier`)"
+    assert people == ["people & co", "3-way one-shot", "95.5", "–", best, "tasks"]
+    ours = "98.8 (`toy-classifier`)"
+    assert other == ["other", "accuracy on the seen classes", "50.0", ours, ours, ""]
+    assert third == ["third", "something else", "25.0", "–", "–", "none"]
+
+
+def test_seeds_have_a_row_beside_the_first_experiment(toy):
+    for name, values in (("toy-classifier", [0.5, 0.6, 0.7]), ("toy-siamese", [0.4, 0.4, 0.4])):
+        measured = ("oneshot/3-way/codes/l2/accuracy", "retrieval/codes/l2/mean_average_precision")
+        runs = [dict.fromkeys(measured, value) for value in values]
+        found = {"seeds": [1, 2, 3], "figures": seeds.spread(runs)}
+        files.write_json(Path("metrics/seeds", f"{name}.json"), found)
+    classifier, siamese = cells(readme.luck(toy))[2:]
+    mean = "**60.0** ± 10.0"
+    assert classifier == ["toy-classifier", "3", "–", mean, mean, "–", "–"]
+    minus = "\N{MINUS SIGN}"
+    below = f"toy-classifier: {minus}20.0 ({minus}44.8 to +4.8)"
+    assert siamese == ["toy-siamese", "3", "–", *["**40.0** ± 0.0"] * 2, below, below]
