@@ -77,7 +77,11 @@ def example_order(part: Part, split: params.Split) -> np.ndarray:
 
 
 def fixed_tasks(contents: Contents, split: params.Split) -> dict[str, np.ndarray]:
-    """Return the tasks that come with the dataset, as int32 indices into the unseen images."""
+    """Return the tasks that come with the dataset, as int32 indices into the unseen images.
+
+    Tasks of images that are not all unseen are left out: stage `tasks` says so where they are asked
+    for.
+    """
     unseen = split.unseen
     part = contents.parts[unseen.part]
     order = example_order(part, split)[slice(*unseen.classes), slice(*unseen.examples)]
@@ -87,10 +91,9 @@ def fixed_tasks(contents: Contents, split: params.Split) -> dict[str, np.ndarray
     )
     arrays = {}
     for name, fixed in contents.tasks.items():
-        other = fixed.part != unseen.part
-        if other or (indices := place.ravel()[fixed.indices]).min() < 0:
-            raise UserError(f"tasks {name!r} name images that are not in split.unseen")
-        arrays[f"tasks_{name}"] = indices.astype(np.int32)
+        indices = place.ravel()[fixed.indices] if fixed.part == unseen.part else np.array(-1)
+        if indices.min() >= 0:
+            arrays[f"tasks_{name}"] = indices.astype(np.int32)
     return arrays
 
 

@@ -32,7 +32,8 @@ def main(dataset: str) -> None:
                 if not (arrays / f"tasks_{name}.npy").exists():
                     raise UserError(
                         f"params.yaml: datasets.{dataset}.tasks.sets.{name}: this dataset comes "
-                        "with no tasks of that name"
+                        "with no tasks of that name whose images are all in split.unseen; take it "
+                        "out, or draw all_classes or one_group"
                     )
                 tasks = files.read_array(arrays / f"tasks_{name}.npy", dtype="int32", dimensions=2)
             else:

@@ -265,13 +265,13 @@ def test_hits_with_all_ways_are_the_hits():
     assert (np.diff(found, axis=1) <= 1e-12).all()  # more ways are never easier
 
 
-def test_hits_by_hundreds_of_ways_end_with_the_hits():
+def test_hits_by_over_a_thousand_ways_end_with_the_hits():
     rng = np.random.default_rng(1)
-    labels = np.repeat(np.arange(150), 2)
-    codes = labels[:, None] + rng.integers(0, 2, (300, 1))  # as near as those of the next class
-    tasks = draw_tasks(rng, classes=150, examples=2, ways=150, count=4)
+    labels = np.repeat(np.arange(1100), 2)
+    codes = labels[:, None] + rng.integers(0, 2, (2200, 1))  # as near as those of the next class
+    tasks = draw_tasks(rng, classes=1100, examples=2, ways=1100, count=4)
     found, hits = (measure(codes, tasks, labels) for measure in (hits_by_ways, one_shot_hits))
-    assert found.shape == (4, 149)
+    assert found.shape == (4, 1099)
     assert set(hits) == {0, 0.5, 1}
     np.testing.assert_array_equal(found[:, -1], hits)
     assert (np.diff(found, axis=1) <= 1e-12).all()

@@ -193,9 +193,11 @@ def hits_by_ways(
     Of a task with W classes, f of the wrong support images are farther from the query than the
     true one, and e equally far. With n ways, n - 1 of the W - 1 wrong ones are there, each
     choice with the same probability; the task is a hit when all of them are farther, and with j
-    equally far ones the share 1 / (1 + j) of a hit:
+    equally far ones the share 1 / (1 + j) of a hit. Since C(e, j) / (1 + j) equals
+    C(e + 1, j + 1) / (e + 1), the sum over j is Vandermonde's, but for its first term:
 
-        Σ_j C(e, j) C(f, n - 1 - j) / C(W - 1, n - 1) / (1 + j)
+        Σ_j C(e, j) C(f, n - 1 - j) / (1 + j) / C(W - 1, n - 1)
+          = (C(e + f + 1, n) - C(f, n)) / ((e + 1) C(W - 1, n - 1))
 
     So one set of tasks gives the accuracy for every number of ways up to its own, exactly, where
     other tasks for each would add their noise.
@@ -224,14 +226,11 @@ def hits_by_ways(
     equal = (distances == true).sum(axis=1) - 1
     ways = same.shape[1]
     kinds, kind_of_task = np.unique(farther * ways + equal, return_inverse=True)
+    choices = [math.comb(ways - 1, n - 1) for n in range(2, ways + 1)]
     expected = [
         [
-            sum(
-                math.comb(e, j) * math.comb(f, drawn - j) / (1 + j)
-                for j in range(min(e, drawn) + 1)
-            )
-            / math.comb(ways - 1, drawn)
-            for drawn in range(1, ways)
+            (math.comb(e + f + 1, n) - math.comb(f, n)) / ((e + 1) * all_choices)
+            for n, all_choices in enumerate(choices, start=2)
         ]
         for f, e in (divmod(kind, ways) for kind in kinds.tolist())
     ]
