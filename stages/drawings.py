@@ -232,7 +232,9 @@ def ranges(
         measure: the name of the figure.
     """
     with matplotlib.rc_context(_STYLE):
-        figure = Figure((4.8, 0.9 + 0.3 * len(rows)), layout="constrained")
+        longest = max((len(row[0]) for row in rows), default=0)
+        size = 3.8 + 0.07 * longest, 0.9 + 0.3 * len(rows)  # so names leave the bars their room
+        figure = Figure(size, layout="constrained")
         axes = figure.subplots()
         highest = max((row[1]["ci95_high"] for row in rows), default=1)
         axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=f"{label(measure)}, %")

@@ -48,7 +48,7 @@ def main() -> None:
     }
     compared = list(published.beside_ours(settings, results))
     for _, each, beside in compared:
-        if beside["same"]:
+        if each.network and beside["same"] and published.SEEN.get(each.measure) != "validation":
             kind = _KINDS.get(each.measure, "oneshot")
             rows[beside["same"][0]]["published"].setdefault(kind, []).append(each.figure)
     answers = questions.answers(settings, results)
@@ -61,6 +61,7 @@ def main() -> None:
         missing=[name for name in settings.experiments if name not in rows],
         provenance=pages.provenance(settings, list(settings.datasets)),
         compared=compared,
+        words=published.words,
         seeds=list(spread.rows(settings)),
         datasets=settings.datasets,
         published_accuracy=functools.partial(published.best_accuracy, settings),

@@ -32,6 +32,10 @@ Module = Annotated[str, pydantic.Field(pattern="^[a-z][a-z0-9_]*$")]
 FileName = Annotated[str, pydantic.Field(pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 Range = Annotated[list[Whole], pydantic.Field(min_length=2, max_length=2)]
 
+# The names of stages.measures.distances.DISTANCES, which is not imported: no stage that reads
+# params.yaml is to run again when a measure changes.
+Distance = Literal["l2", "l2_normalised", "centred_l2_normalised", "l2_centred_l2_normalised"]
+
 
 class Section(pydantic.BaseModel):
     """A section of params.yaml: every key is required, none other is allowed."""
@@ -117,12 +121,13 @@ class Published(Section):
     """A figure published elsewhere, to stand beside ours with its protocol.
 
     `network` is the module of stages/networks that is the published one, `layer` whose codes it is
-    of; null where there is none.
+    of, or `pixels`, `distance` by which they were compared; null where there is none or none told.
     """
 
     system: str
     network: Module | None
     layer: str | None
+    distance: Distance | Literal["learned"] | None
     measure: str
     figure: Real
     protocol: str
@@ -223,11 +228,6 @@ class Codes(Section):
     seen: Count
     batch: Count
     pairs: Annotated[int, pydantic.Field(ge=2, multiple_of=2)]
-
-
-# The names of stages.measures.distances.DISTANCES, which is not imported: no stage that reads
-# params.yaml is to run again when a measure changes.
-Distance = Literal["l2", "l2_normalised", "centred_l2_normalised", "l2_centred_l2_normalised"]
 
 
 class OneShot(Section):

@@ -4,7 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from stages import params
-from stages.results import best_of
+from stages.results import Row, label, rows_of
+
+# Measures of the seen classes, and of which of their images.
+SEEN = {
+    "accuracy on the seen classes": "test",
+    "accuracy on the seen classes, validation images": "validation",
+}
 
 
 def beside_ours(
@@ -24,24 +30,39 @@ def beside_ours(
                 yield dataset, each, counterparts(each, dataset, settings, results[dataset])
 
 
+def words(each: params.Published) -> str:
+    """Return what was measured, and by which distance where it is told."""
+    measure = "retrieval, mAP" if each.measure == "retrieval" else label(each.measure)
+    return f"{measure}, {label(each.distance)}" if each.distance else measure
+
+
 def figure_of(each: params.Published, found: dict[str, Any]) -> float | None:
     """Return an experiment's own figure of a published measure, None if it has none.
 
     Args:
-        each: what was published: its measure and, if any, the layer.
+        each: what was published: its measure and, if they are told, the layer and the distance.
         found: what was read of the experiment.
     """
-    if each.measure == "accuracy on the seen classes":
-        return ((found["network"] or {"seen": {"test": {}}})["seen"]["test"]).get("accuracy")
+    if split := SEEN.get(each.measure):
+        seen = (found["network"] or {"seen": {}})["seen"]
+        return seen.get(split, {}).get("accuracy")
     kind, measure = "retrieval", "mean_average_precision"
     scores = found["retrieval"]
     if each.measure != kind:
         measure = "accuracy"
         scores = (found["oneshot"] or {}).get(each.measure.removesuffix(" one-shot"))
-    if scores and each.layer:
-        scores = {each.layer: scores[each.layer]} if each.layer in scores else None
-    best = best_of(scores, measure) if scores else None
-    return best and best[measure]
+    figures = [
+        figures[measure]
+        for row in rows_of({"": scores or {}})
+        if (row.trained if each.layer is None else _is_of(each.layer, row))
+        for distance, figures in row.figures.items()
+        if each.distance in (None, distance)
+    ]
+    return max(figures, default=None)
+
+
+def _is_of(layer: str, row: Row) -> bool:
+    return row.layer == layer and (row.trained or layer == "pixels")
 
 
 def counterparts(
@@ -50,23 +71,23 @@ def counterparts(
     """Return what stands beside a published figure: an experiment and its figure.
 
     Returns:
-        `same`: the first experiment of the same network; `best`: the best one, of any network
-        and layer. None without any.
+        `same`: the first experiment of the same network, or the first of all where it is of pixels;
+        `best`: the best one, of any network, layer and distance. None without any.
     """
     own = {
         name: results[name]
         for name, experiment in settings.experiments.items()
         if experiment.dataset == dataset and name in results
     }
-    if each.measure == "accuracy on the seen classes":  # of fewer classes it is no counterpart
+    if each.measure in SEEN:  # of fewer classes it is no counterpart
         whole = settings.datasets[dataset].split.seen_train.count("classes")
         own = {n: v for n, v in own.items() if settings.experiments[n].images.classes == whole}
-    any_layer = each.model_copy(update={"layer": None})
+    any_layer = each.model_copy(update={"layer": None, "distance": None})
     same = [
         (name, figure)
         for name, found in own.items()
-        if settings.experiments[name].network.name == each.network
-        and (figure := figure_of(each, found)) is not None
+        if each.layer == "pixels" or settings.experiments[name].network.name == each.network
+        if (figure := figure_of(each, found)) is not None
     ]
     best = [
         (name, figure)
@@ -85,7 +106,7 @@ def best_accuracy(settings: params.Params, dataset: str) -> float | None:
         (
             each.figure
             for each in settings.datasets[dataset].published
-            if each.measure == "accuracy on the seen classes"
+            if SEEN.get(each.measure) == "test"
         ),
         default=None,
     )

@@ -1,8 +1,8 @@
 """The results tables of README.md and docs/results.md, from metrics/: `python -m stages.readme`.
 
-README.md shows the best figure of each network, docs/results.md all that there is. No stage of
-dvc.yaml, since both are written by hand around them; a test fails when a table is not what metrics/
-says.
+README.md shows the best figure of each network, docs/results.md every layer by its best distance,
+beside both baselines. No stage of dvc.yaml, since both are written by hand around them; a test
+fails when a table is not what metrics/ says.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 
 from stages import files, params, published, questions, spread
 from stages.command import UserError, run
-from stages.results import best_of, label, percent, points, read_metrics, read_results, rows_of
+from stages.results import best_of, label, percent, points, read_metrics, read_results
 
 _PARTS = ("network", "run", "oneshot", "retrieval")
 _HEAD = (
@@ -35,7 +35,7 @@ _REPRODUCED = (
 )
 _LUCK = (
     "| experiment | seeds | seen classes, test | one-shot, most ways | mAP | "
-    "one-shot above | mAP above |\n"
+    "one-shot, difference from | mAP, difference from |\n"
     "|---|--:|--:|--:|--:|---|---|\n"
 )
 _SEEN = {"accuracy": "accuracy", "pair_auc": "pair AUC"}
@@ -45,10 +45,11 @@ _MAP = "mean_average_precision"
 def overview(settings: params.Params) -> str:
     """Return the best figures in Markdown: a table for each dataset, a row for each network.
 
-    Chance and the best of raw pixels come first. An experiment that differs from an earlier one in
-    a single setting stands in `costs` instead.
+    Chance and the best of raw pixels come first; the best of a column is bold. An experiment that
+    differs from an earlier one in a single setting stands in `costs` instead.
     """
-    return "\n".join(_glance(settings, dataset) for dataset in settings.datasets)
+    there = {each.dataset for each in settings.experiments.values()}
+    return "\n".join(_glance(settings, each) for each in settings.datasets if each in there)
 
 
 def _glance(settings: params.Params, dataset: str) -> str:
@@ -60,30 +61,48 @@ def _glance(settings: params.Params, dataset: str) -> str:
     }
     # The measures of the dataset: by name what all experiments got, and which figure it is.
     measures = {
-        _words(tasks): ({name: each["oneshot"][tasks] for name, each in found.items()}, "accuracy")
+        _words(tasks): (
+            {name: each["oneshot"].get(tasks, {}) for name, each in found.items()},
+            "accuracy",
+        )
         for tasks in settings.dataset(dataset).tasks.sets
     }
     measures["mAP"] = {name: each["retrieval"] for name, each in found.items()}, _MAP
     head = [dataset, "parameters", "minutes", "seen classes, test", *measures]
-    rules = ["---", *["--:"] * (len(head) - 1)]
-    rows = [head, rules, ["chance", "", "", ""], ["raw pixels", "", "", ""]]
+    chance, pixels = ["chance", "", "", ""], ["raw pixels", "", "", ""]
+    rows = {
+        name: [
+            name,
+            f"{parts['network']['parameters']:,}",
+            _minutes(parts["run"]),
+            _seen(parts["network"]["seen"]["test"]),
+        ]
+        for name, parts in found.items()
+    }
     for title, (scores, measure) in measures.items():
-        for name, figures in scores.items():
-            if "pixels" not in figures or not best_of(figures, measure):
+        best = {name: best_of(each, measure) for name, each in scores.items()}
+        for name, each in scores.items():
+            if "pixels" not in each or not best[name]:
                 raise UserError(
                     f"metrics: no figures of {title} of {name} or of pixels; run dvc repro"
                 )
-        rows[2].append(percent(next(iter(scores.values()))["chance"]))
-        pixels = (row.figures.values() for row in rows_of(scores) if not row.experiment)
-        rows[3].append(percent(max(each[measure] for each in next(pixels))))
-    for name, parts in found.items():
-        row = [name, f"{parts['network']['parameters']:,}", _minutes(parts["run"])]
-        row.append(_seen(parts["network"]["seen"]["test"]))
-        for scores, measure in measures.values():
-            best = best_of(scores[name], measure)
-            row.append(f"**{percent(best[measure])}** ({_interval(best)})")
-        rows.append(row)
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+        chance.append(percent(next(iter(scores.values()))["chance"]))
+        figures = [
+            distance[measure] for each in scores.values() for distance in each["pixels"].values()
+        ]
+        highest = max(figures + [each[measure] for each in best.values()])
+        pixels.append(_cell(max(figures), highest))
+        for name, each in best.items():
+            rows[name].append(f"{_cell(each[measure], highest)} ({_interval(each)})")
+    rules = ["---", *["--:"] * (len(head) - 1)]
+    return "".join(
+        f"| {' | '.join(row)} |\n" for row in (head, rules, chance, pixels, *rows.values())
+    )
+
+
+def _cell(figure: float, highest: float) -> str:
+    """Return a figure in percent, in bold when it is the highest of its column."""
+    return f"**{percent(figure)}**" if figure == highest else percent(figure)
 
 
 def reproduced(settings: params.Params) -> str:
@@ -91,7 +110,7 @@ def reproduced(settings: params.Params) -> str:
     results = {dataset: read_results(dataset) for dataset in settings.datasets}
     lines = []
     for _, each, ours in published.beside_ours(settings, results):
-        cells = [each.system, label(each.measure), percent(each.figure)]
+        cells = [each.system, published.words(each), percent(each.figure)]
         for beside in ("same", "best"):
             name, figure = ours[beside] or ("", None)
             cells.append(f"{percent(figure)} (`{name}`)" if name else "–")
@@ -150,25 +169,19 @@ def costs(settings: params.Params) -> str:
 
 def luck(settings: params.Params) -> str:
     """Return what several seeds measured, in Markdown: a row for each experiment."""
-    most = {
-        dataset: f"{_words(max(sets, key=lambda tasks: sets[tasks].ways))} one-shot"
-        for dataset, chosen in settings.datasets.items()
-        if (sets := chosen.tasks.sets)
-    }
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for row in spread.rows(settings):
         found.setdefault(row["experiment"], {})[row["measure"]] = row
     lines = []
     for name, rows in found.items():
-        ours = [
-            rows.get(each)
-            for each in ("seen classes", most[rows["retrieval, mAP"]["dataset"]], "retrieval, mAP")
-        ]
-        cells = [name, str(ours[-1]["seeds"])]
-        cells += [
-            f"**{percent(row['mean'])}** ± {percent(row['sd'])}" if row else "–" for row in ours
-        ]
-        cells += map(_above, ours[1:])
+        first = next(iter(rows.values()))
+        sets = settings.dataset(first["dataset"]).tasks.sets
+        most = max(sets, key=lambda tasks: sets[tasks].ways)
+        measures = ("seen classes", f"{_words(most)} one-shot", "retrieval, mAP")
+        ours = [rows.get(measure) for measure in measures]
+        cells = [name, str(first["seeds"])]
+        cells += [f"{percent(row['mean'])} ± {percent(row['sd'])}" if row else "–" for row in ours]
+        cells += [_above(row) if row else "–" for row in ours[1:]]
         lines.append(f"| {' | '.join(cells)} |\n")
     return _LUCK + "".join(lines)
 
@@ -238,8 +251,9 @@ _TABLES: dict[str, Callable[[params.Params], str]] = {
     "seeds": seeds,
 }
 _DOCUMENTS = ("README.md", "docs/results.md")
-_MARKED = re.compile(
-    r"(<!-- table (\S+): python -m stages\.readme -->\n)(.*?)(<!-- end -->\n)", re.S
+_MARKED = re.compile(  # a table that does not end takes none of what comes after it
+    r"(<!-- table (\S+): python -m stages\.readme -->\n)(?:(?!<!-- table ).)*?(<!-- end -->\n)",
+    re.DOTALL,
 )
 
 
@@ -247,17 +261,18 @@ def filled(text: str, settings: params.Params) -> str:
     """Return a document's text with every table between its two markers written anew.
 
     Raises:
-        UserError: when there is no table in it, or one that is not known.
+        UserError: when there is no table in it, one that does not end, or one that is not known.
     """
 
     def written(marked: re.Match) -> str:
         if marked[2] not in _TABLES:
             known = ", ".join(_TABLES)
             raise UserError(f"{marked[1].strip()}: no such table; expected one of {known}")
-        return marked[1] + _TABLES[marked[2]](settings) + marked[4]
+        return marked[1] + _TABLES[marked[2]](settings) + marked[3]
 
+    begun = text.count("<!-- table ")
     text, count = _MARKED.subn(written, text)
-    if not count:
+    if not count or count < begun:
         raise UserError(
             "expected tables between the lines <!-- table NAME: python -m stages.readme --> and "
             "<!-- end -->"

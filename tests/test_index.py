@@ -50,22 +50,71 @@ def test_each_published_figure_has_its_verdict(text):
 
 def test_a_layer_is_compared_with_the_same_layer():
     each = params.Published(
-        system="x", network="alexnet", layer="L6", measure="retrieval", figure=0.3, protocol=""
+        system="x",
+        network="alexnet",
+        layer="L6",
+        distance=None,
+        measure="retrieval",
+        figure=0.3,
+        protocol="",
     )
     layers = {
-        layer: {"l2": {"mean_average_precision": value}}
+        layer: {
+            "l2": {"mean_average_precision": value},
+            "l2_normalised": {"mean_average_precision": value - 0.2},
+        }
         for layer, value in {"L6": 0.31, "L7": 0.35}.items()
     }
     found = {"network": None, "oneshot": None, "retrieval": layers}
     assert published.figure_of(each, found) == 0.31
     assert published.figure_of(each.model_copy(update={"layer": None}), found) == 0.35
     assert published.figure_of(each.model_copy(update={"layer": "L5"}), found) is None
+    by_another = each.model_copy(update={"distance": "l2_normalised"})
+    assert published.figure_of(by_another, found) == pytest.approx(0.11)
+    assert published.figure_of(each.model_copy(update={"distance": "learned"}), found) is None
+    layers["pixels"] = {"l2": {"mean_average_precision": 0.1}}
+    assert published.figure_of(each.model_copy(update={"layer": "pixels"}), found) == 0.1
+    assert published.figure_of(each.model_copy(update={"layer": None}), found) == 0.35
 
 
-@pytest.mark.parametrize("part", ["network", "run", "oneshot", "retrieval"])
-def test_what_is_missing_is_a_dash(text, part):
-    Path(f"metrics/toy/toy-siamese/{part}.json").unlink()
-    assert "–" in text().split("toy-siamese")[1].split("One-shot accuracy")[0]
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_accuracy_is_compared_on_the_same_images(split):
+    each = params.Published(
+        system="x",
+        network="alexnet",
+        layer=None,
+        distance=None,
+        measure=next(measure for measure, of in published.SEEN.items() if of == split),
+        figure=0.3,
+        protocol="",
+    )
+    seen = {"test": {"accuracy": 0.4}, "validation": {"accuracy": 0.5}}
+    found = {"network": {"seen": seen}, "oneshot": None, "retrieval": None}
+    assert published.figure_of(each, found) == seen[split]["accuracy"]
+    assert published.figure_of(each, found | {"network": None}) is None
+
+
+@pytest.mark.parametrize(
+    ("part", "empty"),
+    [
+        ("network", {"parameters", "seen classes"}),
+        ("run", {"training"}),
+        ("oneshot", {"one-shot", "chance of one-shot"}),
+        ("retrieval", {"mAP", "chance of mAP"}),
+        (None, set()),
+    ],
+)
+def test_what_is_missing_is_a_dash(text, part, empty):
+    if part:
+        Path(f"metrics/toy/toy-siamese/{part}.json").unlink()
+    text()
+    html = Path("reports/index.html").read_text(encoding="utf-8")
+    row = html.split('<th scope="row">toy-siamese</th>')[1].split("</tr>")[0]
+    cells = [re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<td.*?</td>", row, re.S)]
+    names = ("dataset", "network", "parameters", "training", "seen classes", "one-shot")
+    names = (*names, "chance of one-shot", "mAP", "chance of mAP")
+    found = dict(zip(names, cells, strict=True))
+    assert {name for name, cell in found.items() if cell == "–"} == empty
 
 
 def test_an_experiment_that_was_not_run_is_named(text):

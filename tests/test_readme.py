@@ -23,6 +23,12 @@ def test_the_tables_are_those_of_the_committed_metrics(document, tmp_path, monke
     assert readme.filled(text, params.load()) == text, "run python -m stages.readme"
 
 
+def test_the_readme_counts_the_experiments():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    count = len(params.load().experiments)
+    assert f"{count} of {count} experiments clear every baseline" in text
+
+
 def test_every_table_stands_in_one_document():
     texts = [(ROOT / each).read_text(encoding="utf-8") for each in readme._DOCUMENTS]
     for name in readme._TABLES:
@@ -34,6 +40,11 @@ def test_every_table_stands_in_one_document():
     [
         ("no markers", "expected tables between the lines"),
         ("<!-- table costs: python -m stages.readme -->\nwithout an end", "expected tables"),
+        (
+            "<!-- table costs: python -m stages.readme -->\nits end is lost, and this text is not\n"
+            "<!-- table seeds: python -m stages.readme -->\n<!-- end -->\n",
+            "expected tables",
+        ),
         (
             "<!-- table sums: python -m stages.readme -->\n<!-- end -->\n",
             "<!-- table sums: .*: no such table; expected one of overview, costs",
@@ -76,6 +87,62 @@ def test_the_overview_has_chance_pixels_and_the_best_of_each_experiment(toy):
     assert siamese[3] == "90.0 % pair AUC"
 
 
+def test_the_best_of_a_column_is_bold_and_pixels_are_the_best_of_all_distances(toy):
+    path = Path("metrics/toy/toy-siamese/retrieval.json")
+    figures = json.loads(path.read_text())
+    figures["pixels"]["l2_normalised"] = figures["pixels"]["l2"] | {"mean_average_precision": 0.8}
+    path.write_text(json.dumps(figures))
+    _, _, _, pixels, classifier, _ = cells(readme.overview(toy))
+    assert pixels[-2:] == ["60.0", "**80.0**"]
+    assert classifier[-2:] == ["**75.1** (74.1–76.1)", "75.1 (74.1–76.1)"]
+
+
+def test_the_device_is_named_where_it_is_no_cpu(toy):
+    path = Path("metrics/toy/toy-siamese/run.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "gpu:0"}))
+    assert [row[2] for row in cells(readme.overview(toy))[4:]] == ["0.1", "0.1, gpu:0"]
+
+
+def test_a_dataset_without_experiments_has_no_table(toy):
+    datasets = toy.datasets | {"other": toy.datasets["toy"]}
+    both = toy.model_copy(update={"datasets": datasets})
+    assert readme.overview(both) == readme.overview(toy)
+
+
+def test_tasks_that_were_not_scored_are_refused(toy):
+    path = Path("metrics/toy/toy-siamese/oneshot.json")
+    path.write_text("{}")
+    with pytest.raises(UserError, match="no figures of 3-way of toy-siamese or of pixels"):
+        readme.overview(toy)
+
+
+def test_the_full_table_has_a_row_for_each_measure(toy):
+    head, _, first, second, *_ = cells(readme.table(toy))
+    assert head[-5:] == ["best distance", "% (95 % interval)", "pixels", "untrained", "chance"]
+    figures = ["L2", "**75.1** (74.1–76.1)", "60.0", "40.0", "33.3"]
+    what = ["toy-classifier", "1,234,567", "0.1", "98.8 % accuracy"]
+    assert first == [*what, "3-way one-shot", *figures]
+    assert second == ["", "", "", "", "retrieval, mAP", *figures]
+
+
+def test_what_a_setting_costs_is_the_difference_of_the_best_figures(toy):
+    first = toy.experiments["toy-classifier"]
+    second = first.model_copy(
+        update={"training": first.training.model_copy(update={"batch": first.training.batch * 2})}
+    )
+    named = {"toy-classifier": first, "toy-siamese": second}
+    path = Path("metrics/toy/toy-siamese/retrieval.json")
+    figures = json.loads(path.read_text())
+    for distance in figures["neural_codes"].values():
+        distance["mean_average_precision"] -= 0.1
+    path.write_text(json.dumps(figures))
+    batch = first.training.batch
+    (row,) = cells(readme.costs(toy.model_copy(update={"experiments": named})))[2:]
+    changed = ["toy-classifier", f"`training.batch`: {batch} → {batch * 2}"]
+    minus = "\N{MINUS SIGN}"
+    assert row == [*changed, "–", "75.1 → 75.1 (0.0)", f"75.1 → 65.1 ({minus}10.0)"]
+
+
 @pytest.mark.parametrize("lacks", ["neural_codes", "pixels"])
 def test_an_overview_without_figures_is_refused(toy, lacks):
     path = Path("metrics/toy/toy-siamese/retrieval.json")
@@ -102,8 +169,12 @@ def test_seeds_have_a_row_beside_the_first_experiment(toy):
         found = {"seeds": [1, 2, 3], "figures": seeds.spread(runs)}
         files.write_json(Path("metrics/seeds", f"{name}.json"), found)
     classifier, siamese = cells(readme.luck(toy))[2:]
-    mean = "**60.0** ± 10.0"
+    mean = "60.0 ± 10.0"
     assert classifier == ["toy-classifier", "3", "–", mean, mean, "–", "–"]
     minus = "\N{MINUS SIGN}"
     below = f"toy-classifier: {minus}20.0 ({minus}44.8 to +4.8)"
-    assert siamese == ["toy-siamese", "3", "–", *["**40.0** ± 0.0"] * 2, below, below]
+    full = cells(readme.seeds(toy))[2:]
+    shown = ["3-way one-shot", "L2", "**60.0** ± 10.0", "–"]
+    assert full[0] == ["toy-classifier", "3", *shown]
+    assert full[3] == ["", "", "retrieval, mAP", "L2", "**40.0** ± 0.0", below]
+    assert siamese == ["toy-siamese", "3", "–", *["40.0 ± 0.0"] * 2, below, below]
