@@ -93,7 +93,7 @@ def _glance(settings: params.Params, dataset: str) -> str:
         highest = max(figures + [each[measure] for each in best.values()])
         pixels.append(_cell(max(figures), highest))
         for name, each in best.items():
-            rows[name].append(f"{_cell(each[measure], highest)} ({_interval(each)})")
+            rows[name].append(f"{_cell(each[measure], highest)} <sub>{_interval(each)}</sub>")
     rules = ["---", *["--:"] * (len(head) - 1)]
     return "".join(
         f"| {' | '.join(row)} |\n" for row in (head, rules, chance, pixels, *rows.values())

@@ -82,7 +82,7 @@ def test_the_overview_has_chance_pixels_and_the_best_of_each_experiment(toy):
     assert head == ["toy", "parameters", "minutes", "seen classes, test", "3-way", "mAP"]
     assert chance == ["chance", "", "", "", "33.3", "33.3"]
     assert pixels == ["raw pixels", "", "", "", "60.0", "60.0"]
-    best = "**75.1** (74.1–76.1)"
+    best = "**75.1** <sub>74.1–76.1</sub>"
     assert classifier == ["toy-classifier", "1,234,567", "0.1", "98.8 % accuracy", best, best]
     assert siamese[3] == "90.0 % pair AUC"
 
@@ -94,7 +94,7 @@ def test_the_best_of_a_column_is_bold_and_pixels_are_the_best_of_all_distances(t
     path.write_text(json.dumps(figures))
     _, _, _, pixels, classifier, _ = cells(readme.overview(toy))
     assert pixels[-2:] == ["60.0", "**80.0**"]
-    assert classifier[-2:] == ["**75.1** (74.1–76.1)", "75.1 (74.1–76.1)"]
+    assert classifier[-2:] == ["**75.1** <sub>74.1–76.1</sub>", "75.1 <sub>74.1–76.1</sub>"]
 
 
 def test_the_device_is_named_where_it_is_no_cpu(toy):
