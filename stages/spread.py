@@ -72,9 +72,11 @@ def rows(settings: params.Params) -> Iterator[dict[str, Any]]:
 
     Yields:
         `experiment`, `dataset`, `seeds` (how many), `measure` in words, `where` (layer and
-        distance), `mean`, `sd`; and `against`, the first experiment of the dataset with the same
-        seeds, with what `paired_by_seed` says of both as `compared`: None where it is the first.
+        distance), `mean`, `sd`; and `against`, the experiment from which it differs in a single
+        setting, or else the first one of the dataset, of those with the same seeds, with what
+        `paired_by_seed` says of both as `compared`: None where it is the first.
     """
+    varied = {each.second: each.first for each in reversed(settings.differences())}
     there = {
         name: read(name)
         for name in settings.seeds
@@ -82,10 +84,11 @@ def rows(settings: params.Params) -> Iterator[dict[str, Any]]:
     }
     for name, found in there.items():
         dataset = settings.seeds[name].dataset
-        reference = next(
+        alike = [
             other for other in there
             if settings.seeds[other].dataset == dataset and there[other].seeds == found.seeds
-        )  # fmt: skip
+        ]  # fmt: skip
+        reference = varied[name] if varied.get(name) in alike else alike[0]
         beside = best_by_measure(there[reference])
         for measure, (where, figure) in best_by_measure(found).items():
             compared = None

@@ -92,6 +92,24 @@ def test_two_experiments_are_compared_by_their_seeds_in_the_best_distance_of_eac
     assert second["compared"]["ci95_low"] == pytest.approx(0.3)  # the same with every seed
 
 
+def test_an_experiment_is_compared_with_the_one_that_it_differs_from_in_one_setting(settings):
+    written(Path(), "varied", l2=[0.6, 0.6, 0.7])
+    classifier = settings.experiments["digits-classifier"]
+    training = classifier.training.model_copy(update={"batch": 2 * classifier.training.batch})
+    varied = classifier.model_copy(update={"training": training})
+    updated = {
+        "experiments": settings.experiments | {"varied": varied},
+        "seeds": settings.seeds | {"varied": settings.seeds["digits-classifier"]},
+    }
+    *_, row = spread.rows(settings.model_copy(update=updated))
+    assert row["against"] == "digits-classifier"
+    assert row["compared"]["difference"] == pytest.approx(-0.2 / 3)
+    # Where that one has other seeds, it is the first of the dataset again.
+    written(Path(), "digits-classifier", l2=[0.5, 0.5], l2_normalised=[0.6, 0.7])
+    *_, row = spread.rows(settings.model_copy(update=updated))
+    assert row["against"] == "digits-siamese"
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "{", "{}", '{"seeds": [1, 2], "figures": {"a": {"mean": 1, "sd": 0, "values": [1]}}}'],
