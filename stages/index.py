@@ -13,8 +13,6 @@ from stages import drawings, files, pages, params, published, questions, spread
 from stages.command import run
 from stages.results import label, read_results
 
-_KINDS = {"accuracy on the seen classes": "seen", "retrieval": "retrieval"}  # or one-shot
-
 
 def summary(dataset: str, network: str, found: dict[str, Any]) -> dict[str, Any]:
     """Return an experiment's row: what it is, what it took, its main figures with their chance.
@@ -48,9 +46,10 @@ def main() -> None:
     }
     compared = list(published.beside_ours(settings, results))
     for _, each, beside in compared:
-        if each.network and beside["same"] and published.SEEN.get(each.measure) != "validation":
-            kind = _KINDS.get(each.measure, "oneshot")
-            rows[beside["same"][0]]["published"].setdefault(kind, []).append(each.figure)
+        of_test = published.SEEN.get(each.measure, "test") == "test"  # as the row's own figures
+        if each.network and beside["same"] and of_test:
+            shown = rows[beside["same"][0]]["published"]
+            shown.setdefault(published.part_of(each), []).append(each.figure)
     answers = questions.answers(settings, results)
     differing = dict.fromkeys(
         name for row in answers["costs"] for name in row["difference"][:2] if rows[name]["oneshot"]

@@ -91,8 +91,8 @@ def fixed_tasks(contents: Contents, split: params.Split) -> dict[str, np.ndarray
     )
     arrays = {}
     for name, fixed in contents.tasks.items():
-        indices = place.ravel()[fixed.indices] if fixed.part == unseen.part else np.array(-1)
-        if indices.min() >= 0:
+        there = fixed.part == unseen.part
+        if there and (indices := place.ravel()[fixed.indices]).min() >= 0:
             arrays[f"tasks_{name}"] = indices.astype(np.int32)
     return arrays
 

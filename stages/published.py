@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stages import params
-from stages.results import Row, label, rows_of
+from stages.results import label, rows_of
 
 # Measures of the seen classes, and of which of their images.
 SEEN = {
@@ -36,6 +36,13 @@ def words(each: params.Published) -> str:
     return f"{measure}, {label(each.distance)}" if each.distance else measure
 
 
+def part_of(each: params.Published) -> str:
+    """Return of what a published figure is: `seen` classes, `retrieval` or `oneshot` tasks."""
+    if each.measure in SEEN:
+        return "seen"
+    return "retrieval" if each.measure == "retrieval" else "oneshot"
+
+
 def figure_of(each: params.Published, found: dict[str, Any]) -> float | None:
     """Return an experiment's own figure of a published measure, None if it has none.
 
@@ -43,26 +50,22 @@ def figure_of(each: params.Published, found: dict[str, Any]) -> float | None:
         each: what was published: its measure and, if they are told, the layer and the distance.
         found: what was read of the experiment.
     """
-    if split := SEEN.get(each.measure):
+    part = part_of(each)
+    if part == "seen":
         seen = (found["network"] or {"seen": {}})["seen"]
-        return seen.get(split, {}).get("accuracy")
-    kind, measure = "retrieval", "mean_average_precision"
-    scores = found["retrieval"]
-    if each.measure != kind:
+        return seen.get(SEEN[each.measure], {}).get("accuracy")
+    scores, measure = found[part], "mean_average_precision"
+    if part == "oneshot":
         measure = "accuracy"
-        scores = (found["oneshot"] or {}).get(each.measure.removesuffix(" one-shot"))
+        scores = (scores or {}).get(each.measure.removesuffix(" one-shot"))
     figures = [
         figures[measure]
         for row in rows_of({"": scores or {}})
-        if (row.trained if each.layer is None else _is_of(each.layer, row))
+        if each.layer in (None, row.layer) and (row.trained or each.layer == "pixels")
         for distance, figures in row.figures.items()
         if each.distance in (None, distance)
     ]
     return max(figures, default=None)
-
-
-def _is_of(layer: str, row: Row) -> bool:
-    return row.layer == layer and (row.trained or layer == "pixels")
 
 
 def counterparts(

@@ -33,7 +33,7 @@ _REPRODUCED = (
     "| published | measured | % | same network here | best here | how it was measured |\n"
     "|---|---|--:|--:|--:|---|\n"
 )
-_LUCK = (
+_SEEDS_OVERVIEW = (
     "| experiment | seeds | seen classes, test | one-shot, most ways | mAP | "
     "one-shot, difference from | mAP, difference from |\n"
     "|---|--:|--:|--:|--:|---|---|\n"
@@ -61,7 +61,7 @@ def _glance(settings: params.Params, dataset: str) -> str:
     }
     # The measures of the dataset: by name what all experiments got, and which figure it is.
     measures = {
-        _words(tasks): (
+        label(tasks): (
             {name: each["oneshot"].get(tasks, {}) for name, each in found.items()},
             "accuracy",
         )
@@ -118,7 +118,7 @@ def reproduced(settings: params.Params) -> str:
     return _REPRODUCED + "".join(lines)
 
 
-def table(settings: params.Params) -> str:
+def measured(settings: params.Params) -> str:
     """Return the table in Markdown, a row for each experiment, layer and measure.
 
     An experiment that differs from an earlier one in a single setting stands in `costs` instead.
@@ -133,11 +133,11 @@ def table(settings: params.Params) -> str:
         first.append(_seen(network["seen"]["test"]))
         oneshot = read_metrics(folder, "oneshot")
         retrieval = read_metrics(folder, "retrieval")
-        measured = [(f"{_words(each)} one-shot", "accuracy", oneshot[each]) for each in oneshot]
-        measured.append(("retrieval, mAP", "mean_average_precision", retrieval))
+        scored = [(f"{label(each)} one-shot", "accuracy", oneshot[each]) for each in oneshot]
+        scored.append(("retrieval, mAP", "mean_average_precision", retrieval))
         for layer in experiment.codes.layers:
             of_layer = f", {layer}" if len(experiment.codes.layers) > 1 else ""
-            for title, measure, figures in measured:
+            for title, measure, figures in scored:
                 cells = [*first, title + of_layer, *_cells(figures, layer, measure)]
                 lines.append(f"| {' | '.join(cells)} |\n")
                 first = [""] * len(first)
@@ -167,7 +167,7 @@ def costs(settings: params.Params) -> str:
     return _COSTS + "".join(lines)
 
 
-def luck(settings: params.Params) -> str:
+def seeds_overview(settings: params.Params) -> str:
     """Return what several seeds measured, in Markdown: a row for each experiment."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for row in spread.rows(settings):
@@ -177,13 +177,13 @@ def luck(settings: params.Params) -> str:
         first = next(iter(rows.values()))
         sets = settings.dataset(first["dataset"]).tasks.sets
         most = max(sets, key=lambda tasks: sets[tasks].ways)
-        measures = ("seen classes", f"{_words(most)} one-shot", "retrieval, mAP")
+        measures = ("seen classes", f"{label(most)} one-shot", "retrieval, mAP")
         ours = [rows.get(measure) for measure in measures]
         cells = [name, str(first["seeds"])]
         cells += [f"{percent(row['mean'])} ± {percent(row['sd'])}" if row else "–" for row in ours]
         cells += [_above(row) if row else "–" for row in ours[1:]]
         lines.append(f"| {' | '.join(cells)} |\n")
-    return _LUCK + "".join(lines)
+    return _SEEDS_OVERVIEW + "".join(lines)
 
 
 def seeds(settings: params.Params) -> str:
@@ -216,10 +216,6 @@ def _interval(figures: dict[str, float]) -> str:
     return "–".join(percent(figures[end]) for end in ("ci95_low", "ci95_high"))
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def _minutes(run: dict[str, Any]) -> str:
     """Return what training took, and by what, where that is no CPU."""
     minutes = f"{run['seconds'] / 60:.1f}"
@@ -243,12 +239,7 @@ def _cells(figures: dict, layer: str, measure: str) -> Iterator[str]:
 
 
 _TABLES: dict[str, Callable[[params.Params], str]] = {
-    "overview": overview,
-    "costs": costs,
-    "luck": luck,
-    "reproduced": reproduced,
-    "measured": table,
-    "seeds": seeds,
+    each.__name__: each for each in (overview, costs, seeds_overview, reproduced, measured, seeds)
 }
 _DOCUMENTS = ("README.md", "docs/results.md")
 _MARKED = re.compile(  # a table that does not end takes none of what comes after it

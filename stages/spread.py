@@ -76,6 +76,7 @@ def rows(settings: params.Params) -> Iterator[dict[str, Any]]:
         setting, or else the first one of the dataset, of those with the same seeds, with what
         `paired_by_seed` says of both as `compared`: None where it is the first.
     """
+    # By experiment the first one from which it differs in a single setting.
     varied = {each.second: each.first for each in reversed(settings.differences())}
     there = {
         name: read(name)

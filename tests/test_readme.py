@@ -117,7 +117,7 @@ def test_tasks_that_were_not_scored_are_refused(toy):
 
 
 def test_the_full_table_has_a_row_for_each_measure(toy):
-    head, _, first, second, *_ = cells(readme.table(toy))
+    head, _, first, second, *_ = cells(readme.measured(toy))
     assert head[-5:] == ["best distance", "% (95 % interval)", "pixels", "untrained", "chance"]
     figures = ["L2", "**75.1** (74.1–76.1)", "60.0", "40.0", "33.3"]
     what = ["toy-classifier", "1,234,567", "0.1", "98.8 % accuracy"]
@@ -168,7 +168,7 @@ def test_seeds_have_a_row_beside_the_first_experiment(toy):
         runs = [dict.fromkeys(measured, value) for value in values]
         found = {"seeds": [1, 2, 3], "figures": seeds.spread(runs)}
         files.write_json(Path("metrics/seeds", f"{name}.json"), found)
-    classifier, siamese = cells(readme.luck(toy))[2:]
+    classifier, siamese = cells(readme.seeds_overview(toy))[2:]
     mean = "60.0 ± 10.0"
     assert classifier == ["toy-classifier", "3", "–", mean, mean, "–", "–"]
     minus = "\N{MINUS SIGN}"
