@@ -21,6 +21,7 @@ import PIL.Image
 from stages.readers import tinyimagenet
 
 CLASSES, EXAMPLES, SIDE = 200, 500, 64
+QUALITY = 75  # the official files' quantisation tables; their 1,945 bytes on average are 1,908 here
 
 
 def write(folder: Path) -> None:
@@ -30,7 +31,7 @@ def write(folder: Path) -> None:
     for _ in range(1000):
         coarse = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
         file = io.BytesIO()
-        PIL.Image.fromarray(coarse).resize((SIDE, SIDE)).save(file, "JPEG", quality=90)
+        PIL.Image.fromarray(coarse).resize((SIDE, SIDE)).save(file, "JPEG", quality=QUALITY)
         pictures.append(file.getvalue())
     with zipfile.ZipFile(folder / "tiny-imagenet-200.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         top = "tiny-imagenet-200"

@@ -6,6 +6,7 @@ TensorFlow is the default; `KERAS_BACKEND=jax` or `torch` runs the same code on 
 import contextlib
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
@@ -34,6 +35,23 @@ def _quietly() -> Iterator[None]:
             os.close(shown)
 
 
+@contextlib.contextmanager
+def _without(names: set[str]) -> Iterator[None]:
+    """Let packages that nothing has imported yet seem not to be installed in the block."""
+    hidden = {name: None for name in names if name not in sys.modules}
+    sys.modules.update(hidden)
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever ~/.keras/keras.json says
+# What Keras and TensorFlow import where it happens to be installed, for functions that no stage
+# calls. It takes as long as all that is needed: 4 of 8 seconds at the start of a stage.
+_UNUSED = {"matplotlib", "sklearn"}
+_UNUSED |= {"jax", "scipy"} if os.environ["KERAS_BACKEND"] == "tensorflow" else {"tensorflow"}
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors that matter come as exceptions
 # Where TensorFlow runs operations side by side, the gradient of a convolution's kernel is summed in
 # an order that changes, although determinism is asked for (found with 512 images of 28 x 28).
@@ -41,8 +59,10 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 # TensorFlow by itself leaves oneDNN's convolutions to processors with AVX-512. On one with AVX2
 # alone, too, they train the networks here 1.4 to 2.5 times as fast.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-with _quietly():
+with _quietly(), _without(_UNUSED):
     import keras
+
+    keras.utils.set_random_seed(0)  # which looks for TensorFlow, here and never again
 
 _FLAGS = Path("/proc/cpuinfo")
 _BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # of x86, of x86's matrix units, of Arm

@@ -352,10 +352,28 @@ def test_work_in_this_process_loads_no_other_engine():
         "from stages.engine import engine\n"
         "engine(None).__enter__()\n"
         "print(sorted({'dask', 'distributed', 'faiss', 'jax', 'keras'} & set(sys.modules)))\n"
-        "from stages import encode\n"  # Keras itself looks for jax
-        "print(sorted({'dask', 'distributed', 'faiss'} & set(sys.modules)))"
+        "from stages import encode\n"
+        "print(sorted({'dask', 'distributed', 'faiss', 'jax'} & set(sys.modules)))"
     )
     output = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert output.stdout.split() == ["[]", "[]"]
+
+
+def test_keras_loads_no_package_that_no_stage_asks_it_for_and_is_tensorflow_s(tmp_path):
+    (tmp_path / "keras.json").write_text('{"backend": "jax"}', encoding="utf-8")
+    program = (
+        "import sys\n"
+        "from stages.backend import keras\n"
+        "print(keras.backend.backend())\n"
+        "print(sorted({'jax', 'matplotlib', 'scipy', 'sklearn'} & set(sys.modules)))\n"
+        "import matplotlib.figure, sklearn.manifold\n"  # which can be had all the same
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
+    output = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+        env=environment | {"KERAS_HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert output.stdout.split() == ["tensorflow", "[]"]
