@@ -1,9 +1,10 @@
-"""Make the same again in clean clones: other folders, other times, other numbers of cores.
+"""Make the same again in clean clones: other folders, other numbers of cores.
 
 `python tests/clones.py 2 report@digits` clones this checkout's HEAD twice, runs `dvc repro` of the
-targets in both, the second time on one core alone, and compares what dvc.lock says of every stage
-that ran: with each other, and with what is committed. It prints the counts as JSON; exit code 1
-when the clones differ, or a single one from what is committed (as it does on another processor).
+targets in both side by side, in the second on one core alone, and compares what dvc.lock says of
+every stage that ran: with each other, and with what is committed. It prints the counts as JSON;
+exit code 1 when the clones differ, or a single one from what is committed (as it does on another
+processor).
 Aside are run.json, which tells of seconds, and the pages, which show it.
 
 TensorFlow splits its sums by its threads, of which it has as many as there are cores. So their
@@ -17,6 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np  # noqa: F401  (with it OpenBLAS is loaded, which is asked for its kernels)
@@ -44,7 +46,11 @@ def outputs(lock: Path) -> dict[str, str]:
 
 
 def made(clone: Path, targets: list[str], cores: set[int]) -> dict[str, str]:
-    """Clone HEAD, run the targets on some cores, and return the outputs of what ran."""
+    """Clone HEAD, run the targets on some cores, and return the outputs of what ran.
+
+    The thread that calls it keeps to these cores from then on.
+    """
+    os.sched_setaffinity(0, cores)  # of this thread, and of what it starts
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
     (clone / "dvc.lock").unlink()  # nothing is taken for granted
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -54,7 +60,6 @@ def made(clone: Path, targets: list[str], cores: set[int]) -> dict[str, str]:
         env=os.environ | THREADS | {"PATH": path, "PYTHONPATH": str(clone)},
         stdout=sys.stderr,
         check=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
     return outputs(clone / "dvc.lock")
 
@@ -62,10 +67,12 @@ def made(clone: Path, targets: list[str], cores: set[int]) -> dict[str, str]:
 def main(clones: int, targets: list[str]) -> dict:
     """Make the targets in so many clones, and return what came of it."""
     cores = os.sched_getaffinity(0)
-    with tempfile.TemporaryDirectory() as folder:
-        first, *others = (
-            made(Path(folder, "clone" * (number + 1)), targets, {min(cores)} if number else cores)
-            for number in range(clones)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(clones) as pool:
+        first, *others = pool.map(
+            lambda number: made(
+                Path(folder, "clone" * (number + 1)), targets, {min(cores)} if number else cores
+            ),
+            range(clones),
         )
     committed = outputs(ROOT / "dvc.lock")
     return {

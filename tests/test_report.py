@@ -162,8 +162,16 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def test_what_was_measured_stands_on_the_page():
-    text = Page().text
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Return the toy's page as it is before a test changes anything, made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_toy(tmp_path_factory.mktemp("page"), patch)
+        return Page()
+
+
+def test_what_was_measured_stands_on_the_page(page):
+    text = page.text
     assert (
         "Networks are trained on 4 seen classes (images a class: 3 for training, 3 for test)"
         in text
@@ -182,23 +190,21 @@ def test_what_was_measured_stands_on_the_page():
     assert "yet" not in text
 
 
-def test_pixels_stand_once_a_table_and_the_best_distance_of_each_experiment_is_marked():
-    page = Page()
+def test_pixels_stand_once_a_table_and_the_best_distance_of_each_experiment_is_marked(page):
     assert len(re.findall(r'<th scope="row">pixels', page.html)) == 2  # one-shot and retrieval
     best = re.findall(r"<b title=[^>]*>([\d.]+)</b>", page.html)
     assert best == ["75.1"] * 4
 
 
-def test_published_figures_stand_beside_ours_of_the_same_measure():
-    text = Page().text
+def test_published_figures_stand_beside_ours_of_the_same_measure(page):
+    text = page.text
     ours = "75.1 74.1–76.1 here: unseen classes, 4 tasks; neural codes, L2"
     assert f"people & co 95.5 tasks toy-classifier {ours} toy-siamese {ours}" in text
     ours = "98.8 here: test images of the classes that it was trained on"
     assert f"other 50.0 toy-classifier {ours} something else" in text
 
 
-def test_nothing_is_asked_of_a_network():
-    page = Page()
+def test_nothing_is_asked_of_a_network(page):
     assert not {"script", "link", "iframe", "base"} & {tag for tag, _ in page.elements}
     for _, attributes in page.elements:
         for name in ("src", "href", "xlink:href", "srcset", "action"):
@@ -208,16 +214,14 @@ def test_nothing_is_asked_of_a_network():
     assert not re.search(r"@import|url\((?!#)", page.html)
 
 
-def test_names_are_escaped():
-    page = Page()
+def test_names_are_escaped(page):
     assert "<i>" not in page.html
     assert "<i>zero</i>" in page.text
     assert 'one"&' in page.text
     assert "two 2" in page.text
 
 
-def test_every_picture_has_words_and_every_table_says_what_its_headings_head():
-    page = Page()
+def test_every_picture_has_words_and_every_table_says_what_its_headings_head(page):
     assert all(image["alt"] for image in page.all("img"))
     assert page.all("th")
     assert all(head["scope"] in ("col", "row", "rowgroup") for head in page.all("th"))
@@ -229,8 +233,8 @@ def test_every_picture_has_words_and_every_table_says_what_its_headings_head():
     assert {link["href"][1:] for link in page.all("a")} <= set(identities)
 
 
-def test_drawings_leave_their_colours_to_the_page():
-    html = Page().html
+def test_drawings_leave_their_colours_to_the_page(page):
+    html = page.html
     svg = "".join(re.findall(r"<svg.*?</svg>", html, re.DOTALL))
     assert not re.search(r"#[0-9a-f]{6}", svg)
     for name in set(re.findall(r"var\((--paint-\d\d)\)", svg)):
@@ -289,16 +293,16 @@ def sorted_pair(names, *pair):
     return sorted(pair, key=names.index)
 
 
-def test_every_pair_stands_on_the_page_and_every_class_in_the_table():
-    text = Page().text
+def test_every_pair_stands_on_the_page_and_every_class_in_the_table(page):
+    text = page.text
     assert "toy-classifier toy-siamese 0.0 0.0 to 0.0 0 0 1.0000" in text
     for name in ("<i>zero</i>", 'one"&', "two 2", "three"):
         assert f"{name} " in text.split("In percent of the queries")[1]
     assert "Most often taken for each other: " in text
 
 
-def test_statistics_stand_beside_their_layer():
-    text = Page().text
+def test_statistics_stand_beside_their_layer(page):
+    text = page.text
     # Mean and deviation of 0, 1, 2, 10, …, 31, 0.4; one of the twelve is 0.
     assert "toy-classifier neural codes 1 8.3 13.4 ± 11 1.0" in text
     assert "neural codes, untrained 1 8.3 13.4 ± 11 1.0" in text
@@ -309,8 +313,8 @@ def test_codes_that_are_not_there_are_said_to_be():
     assert Page().text.count("run the stage that makes it") >= 3
 
 
-def test_pictured_choices_are_marked():
-    figures = re.findall(r'<figure class="task">.*?</figure>', Page().html, re.DOTALL)
+def test_pictured_choices_are_marked(page):
+    figures = re.findall(r'<figure class="task">.*?</figure>', page.html, re.DOTALL)
     assert len(figures) == 2 * 4  # of each experiment three right and one wrong
     right, wrong = figures[0], figures[3]
     assert re.findall(r'<li class="(\w+)"', right) == ["right"]
@@ -335,8 +339,8 @@ def test_a_picture_is_the_image():
         assert abs(again.astype(int) - image).max() <= (0 if channels == 1 else 24)
 
 
-def test_what_was_found_is_pictured_and_marked():
-    figures = re.findall(r'<figure class="task found">.*?</figure>', Page().html, re.DOTALL)
+def test_what_was_found_is_pictured_and_marked(page):
+    figures = re.findall(r'<figure class="task found">.*?</figure>', page.html, re.DOTALL)
     assert len(figures) == 2 * 10  # of each experiment: of each class the first, the second, …
     # To [0] nearest are [0.4], [1], [2], [10], [11]; by length one all codes are alike, and the
     # first others come first.
@@ -416,8 +420,8 @@ def test_expanded_queries_are_drawn_in_the_best_space():
     assert legend == ["toy-siamese: neural codes, L2-normalised"]
 
 
-def test_without_compressed_codes_there_is_no_section_of_them():
-    assert "In fewer dimensions" not in Page().text
+def test_without_compressed_codes_there_is_no_section_of_them(page):
+    assert "In fewer dimensions" not in page.text
 
 
 def test_indexes_are_tabled_and_drawn_in_the_best_space():
@@ -455,8 +459,8 @@ def test_the_same_bytes_again_but_for_when_it_was_made():
     assert again[0] == again[1]
 
 
-def test_a_page_says_what_it_was_made_from():
-    text = Page().text
+def test_a_page_says_what_it_was_made_from(page):
+    text = page.text
     assert "git revision none: not in a git checkout" in text
     assert f"sha256 of params.yaml {hashlib.sha256(b'seed: 1').hexdigest()} seed 1" in text
     assert (
