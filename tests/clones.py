@@ -4,8 +4,7 @@
 targets in both side by side, in the second on one core alone, and compares what dvc.lock says of
 every stage that ran: with each other, and with what is committed. It prints the counts as JSON;
 exit code 1 when the clones differ, or a single one from what is committed (as it does on another
-processor).
-Aside are run.json, which tells of seconds, and the pages, which show it.
+processor). Aside are run.json, which tells of seconds, and the pages, which show it.
 
 TensorFlow splits its sums by its threads, of which it has as many as there are cores. So their
 number is set here, to the two with which the committed figures were made. OpenBLAS does so where
