@@ -157,7 +157,8 @@ def main(name: str) -> None:
         "pipeline": lambda: train.one_pass(model, batches, "", learn=True),
         "bare step": lambda: train.one_pass(model, Same((one, targets)), "", learn=True),
     }
-    if experiment.network.name == "resnet9" and experiment.objective.name == "classifier":
+    one_network = experiment.network.settings.get("members") == 1  # a resnet9's alone
+    if one_network and experiment.objective.name == "classifier":
         ways["PyTorch, bare step"] = in_pytorch(experiment, one, targets)
         if keras.backend.backend() == "tensorflow":
             fused = not experiment.network.settings["fused"]

@@ -431,7 +431,7 @@ _LEFT_OUT = {  # like another one but for a setting: they would run no other lin
 _SMALL = {  # settings of networks, where one has them
     "conv_blocks": {"blocks": 2, "filters": 4},
     "alexnet": {"units": 16},
-    "resnet9": {"stem": 4, "filters": [4, 8]},
+    "resnet9": {"stem": 4, "filters": [4, 8], "members": 2},
 }
 
 

@@ -12,6 +12,7 @@ from stages import params
 from stages.assembly import assemble, code_of
 from stages.backend import FusedBatchNormalization, keras
 from stages.command import UserError
+from stages.objectives import classifier
 
 PARAMS = params.load(Path(__file__).parent.parent / "params.yaml")
 
@@ -21,7 +22,7 @@ PARAMS = params.load(Path(__file__).parent.parent / "params.yaml")
     [
         ("cifar100-siamese", 32, 80, 1_219_840, 1_220_865),
         ("cifar100-classifier", 32, 80, 2_906_944, 2_947_984),
-        ("tinyimagenet-compact", 64, 190, 2_074_848, 2_172_318),
+        ("tinyimagenet-compact", 64, 190, 4_149_696, 4_344_636),
     ],
 )
 def test_networks_have_the_published_number_of_parameters(
@@ -71,7 +72,9 @@ def test_codes_of_the_resnet_are_the_largest_of_each_filter_or_all_values():
     chosen = {"scale": 1 / 255, "offset": 0.0, "stem": 2, "stride": 1, "filters": [3, 5]}
     images = np.random.default_rng(1).integers(0, 256, (2, 12, 12, 3), dtype=np.uint8)
     networks = {
-        pool: build((12, 12, 3), **chosen, momentum=0.9, fused=False, pool=pool, dense=None)
+        pool: build(
+            (12, 12, 3), **chosen, momentum=0.9, fused=False, pool=pool, dense=None, members=1
+        )
         for pool in ("max", "none")
     }
     networks["max"].set_weights(networks["none"].get_weights())
@@ -84,7 +87,9 @@ def test_codes_of_the_resnet_are_the_largest_of_each_filter_or_all_values():
 def test_codes_of_the_resnet_with_a_dense_layer_are_its_values():
     build = importlib.import_module("stages.networks.resnet9").build
     chosen = {"scale": 1 / 255, "offset": 0.0, "stem": 2, "stride": 1, "filters": [3, 5]}
-    network = build((12, 12, 3), **chosen, momentum=0.9, fused=False, pool="max", dense=7)
+    network = build(
+        (12, 12, 3), **chosen, momentum=0.9, fused=False, pool="max", dense=7, members=1
+    )
     images = np.random.default_rng(1).integers(0, 256, (2, 12, 12, 3), dtype=np.uint8)
     pooled = np.asarray(keras.Model(network.input, network.get_layer("pooled").output)(images))
     (kernel,) = network.layers[-3].get_weights()
@@ -97,7 +102,9 @@ def test_codes_of_the_resnet_with_a_dense_layer_are_its_values():
 def test_layers_side_by_side_are_each_of_unit_length_and_a_feature_map_is_its_filters_means():
     build = importlib.import_module("stages.networks.resnet9").build
     chosen = {"scale": 1 / 255, "offset": 0.0, "stem": 2, "stride": 1, "filters": [3, 5]}
-    network = build((12, 12, 3), **chosen, momentum=0.9, fused=False, pool="max", dense=7)
+    network = build(
+        (12, 12, 3), **chosen, momentum=0.9, fused=False, pool="max", dense=7, members=1
+    )
     images = np.random.default_rng(1).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
     names = ("add", "neural_codes", "add+neural_codes")
     found = keras.Model(network.input, {each: code_of(network, each) for each in names})(images)
@@ -106,6 +113,43 @@ def test_layers_side_by_side_are_each_of_unit_length_and_a_feature_map_is_its_fi
     parts = feature_map.mean((1, 2)), dense
     expected = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in parts]
     np.testing.assert_allclose(joined, np.hstack(expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dense", [None, 7])
+def test_an_ensemble_is_trained_as_its_members_are_alone(dense):
+    build = importlib.import_module("stages.networks.resnet9").build
+    chosen = {"scale": 1 / 255, "offset": 0.0, "stem": 2, "stride": 1, "filters": [3, 5]}
+    chosen |= {"momentum": 0.9, "fused": False, "pool": "max", "dense": dense}
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (6, 12, 12, 3), dtype=np.uint8)
+    labels = rng.integers(0, 4, 6)
+
+    def trained(objective):
+        objective.model.compile(keras.optimizers.SGD(0.1, momentum=0.9), objective.loss)
+        for _ in range(3):
+            loss = objective.model.train_on_batch(images, objective.targets(labels))
+        return float(loss)
+
+    alone = [build((12, 12, 3), **chosen, members=1) for _ in range(2)]
+    ensemble = build((12, 12, 3), **chosen, members=2)
+    objectives = [classifier.build(each, 4, temperature=2.5) for each in (*alone, ensemble)]
+    members = [
+        keras.Model(ensemble.input, ensemble.get_layer(f"neural_codes_of_member_{number}").output)
+        for number in (1, 2)
+    ]
+    heads = [objective.model.get_layer("logits") for objective in objectives]
+    for member, network in zip(members, alone, strict=True):
+        member.set_weights(network.get_weights())
+    kept = zip(*(head.get_weights() for head in heads[:2]), strict=True)
+    heads[2].set_weights([np.stack(each) for each in kept])
+    *losses, together = map(trained, objectives)
+    assert together == pytest.approx(sum(losses), rel=1e-5)
+    codes = [np.asarray(network(images)) for network in alone]
+    joined = keras.Model(ensemble.input, ensemble.get_layer("neural_codes").output)(images)
+    np.testing.assert_allclose(joined, np.hstack(codes), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(ensemble(images), np.stack(codes, axis=1), rtol=1e-3, atol=1e-4)
+    judged = [keras.Model(each.model.input, each.outputs)(images) for each in objectives]
+    np.testing.assert_allclose(judged[2], (judged[0] + judged[1]) / 2, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])

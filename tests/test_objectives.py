@@ -145,6 +145,16 @@ def test_settings_that_do_not_go_together_are_refused(changed, message):
         siamese_of(4, **changed)
 
 
+def test_codes_of_several_members_are_not_compared():
+    import keras
+
+    images = keras.Input((6,))
+    ensemble = keras.Model(images, keras.layers.Reshape((2, 3))(images))
+    settings = {"pairs": "all", "examples_per_class": 2, "similarity": "cosine"}
+    with pytest.raises(UserError, match=r"network\.members: .* expected 1"):
+        siamese.build(ensemble, 3, **settings, loss="softmax", temperature=1.0)
+
+
 def test_a_loss_of_all_pairs_is_the_one_that_is_named():
     assert siamese_of(4, loss="binary").loss is siamese.binary_of_all_pairs
     assert siamese_of(4, loss="softmax").loss is siamese.softmax_of_all_pairs

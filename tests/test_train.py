@@ -45,6 +45,7 @@ SYSTEMS = {
     "muon": ("digits-classifier", {"optimizer": MUON}),
     "progressive-resizing": ("cifar100-fast", {"network": {"filters": [8]}} | SMALLER),
     "fused": ("cifar100-fast-muon", {"network": {"filters": [8]}}),
+    "members": ("cifar100-fast", {"network": {"filters": [8], "members": 2}} | SMALLER),
     "all-pairs": ("digits-siamese", {"objective": SIAMESE}),
     "random-pairs": (
         "digits-siamese",

@@ -19,6 +19,7 @@ def build(
     fused: bool,
     pool: Literal["max", "none"],
     dense: Count | None,
+    members: Count,
 ):
     """Return a first convolution, and a stage of three for each of `filters`.
 
@@ -43,6 +44,10 @@ def build(
             by where a part is, such as strokes.
         dense: units of a dense layer after the pooling, batch-normalised, with relu, which are the
             code then; None for none.
+        members: so many of these networks side by side, each from initial weights of its own; 1:
+            one. Several are an ensemble (Lakshminarayanan et al. 2017), of which each is trained as
+            if it were alone: their codes joined are `neural_codes`, the names of a member's own
+            layers end in `_of_member_1` and so on, and the output is (n, members, dim).
     """
     import keras
     from keras import layers
@@ -57,16 +62,26 @@ def build(
             x = layers.MaxPooling2D(pool)(x)
         return layers.ReLU()(normalised(momentum=momentum)(x))
 
+    def member(x, ending):
+        x = convolution(x, stem, stride=stride)
+        for stage, width in enumerate(filters):
+            x = convolution(x, width, pool=2)
+            name = (
+                f"add_{stage}" if stage else "add"
+            )  # Keras' own, in whatever network of a process
+            rest = convolution(convolution(x, width), width)
+            x = layers.Add(name=name + ending)([x, rest])
+        pooled = layers.GlobalMaxPooling2D if pool == "max" else layers.Flatten
+        x = pooled(name=("pooled" if dense else "neural_codes") + ending)(x)
+        if dense:
+            x = layers.BatchNormalization(momentum=momentum)(layers.Dense(dense, use_bias=False)(x))
+            x = layers.ReLU(name="neural_codes" + ending)(x)
+        return x
+
     images = keras.Input(shape, dtype="uint8", name="images")
     x = layers.Rescaling(scale, offset)(images)
-    x = convolution(x, stem, stride=stride)
-    for stage, width in enumerate(filters):
-        x = convolution(x, width, pool=2)
-        name = f"add_{stage}" if stage else "add"  # Keras' own, in whatever network of a process
-        x = layers.Add(name=name)([x, convolution(convolution(x, width), width)])
-    pooled = layers.GlobalMaxPooling2D if pool == "max" else layers.Flatten
-    x = pooled(name="pooled" if dense else "neural_codes")(x)
-    if dense:
-        x = layers.BatchNormalization(momentum=momentum)(layers.Dense(dense, use_bias=False)(x))
-        x = layers.ReLU(name="neural_codes")(x)
-    return keras.Model(images, x, name="resnet9")
+    if members == 1:
+        return keras.Model(images, member(x, ""), name="resnet9")
+    each = [member(x, f"_of_member_{number}") for number in range(1, members + 1)]
+    codes = layers.Concatenate(name="neural_codes")(each)
+    return keras.Model(images, layers.Reshape((members, -1))(codes), name="resnet9")

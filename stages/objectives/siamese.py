@@ -48,6 +48,8 @@ def build(
         )
     if loss == "softmax" and pairs == "random":
         raise UserError("objective.loss: softmax needs pairs: all")
+    if network.output.ndim != 2:
+        raise UserError("network.members: the siamese objective compares one code; expected 1")
     distance = keras.layers.Dense(1, name="distance", dtype="float32")
 
     def learned(differences):
