@@ -66,11 +66,9 @@ def build(
         x = convolution(x, stem, stride=stride)
         for stage, width in enumerate(filters):
             x = convolution(x, width, pool=2)
-            name = (
-                f"add_{stage}" if stage else "add"
-            )  # Keras' own, in whatever network of a process
-            rest = convolution(convolution(x, width), width)
-            x = layers.Add(name=name + ending)([x, rest])
+            # Keras' own names, in whatever network of a process
+            name = (f"add_{stage}" if stage else "add") + ending
+            x = layers.Add(name=name)([x, convolution(convolution(x, width), width)])
         pooled = layers.GlobalMaxPooling2D if pool == "max" else layers.Flatten
         x = pooled(name=("pooled" if dense else "neural_codes") + ending)(x)
         if dense:
