@@ -2,10 +2,10 @@
 
 An experiment's own network, objective, batch and precision on random images of its size, in turn:
 the pipeline's loop, which draws and augments each batch; the compiled step alone on one batch that
-never changes, the most that any input could reach; for a classifier of `resnet9` the same in plain
-PyTorch and, on TensorFlow, with Keras' batch normalisation in place of the fused one or the other
-way round. Also the share of what this machine's matrix product reaches. Five minutes of two cores;
-with KERAS_BACKEND=jax and a GPU, where PyTorch has it as well, two.
+never changes, the most that any input could reach; for a classifier of one `resnet9` the same in
+plain PyTorch and, on TensorFlow, with Keras' batch normalisation in place of the fused one or the
+other way round. Also the share of what this machine's matrix product reaches. Five minutes of two
+cores; with KERAS_BACKEND=jax and a GPU, where PyTorch has it as well, two.
 """
 
 import itertools
@@ -157,11 +157,12 @@ def main(name: str) -> None:
         "pipeline": lambda: train.one_pass(model, batches, "", learn=True),
         "bare step": lambda: train.one_pass(model, Same((one, targets)), "", learn=True),
     }
-    one_network = experiment.network.settings.get("members") == 1  # a resnet9's alone
-    if one_network and experiment.objective.name == "classifier":
+    settings = experiment.network.settings
+    one_resnet9 = experiment.network.name == "resnet9" and settings["members"] == 1
+    if one_resnet9 and experiment.objective.name == "classifier":
         ways["PyTorch, bare step"] = in_pytorch(experiment, one, targets)
         if keras.backend.backend() == "tensorflow":
-            fused = not experiment.network.settings["fused"]
+            fused = not settings["fused"]
             network = experiment.network.model_copy(update={"fused": fused})
             other = ready(experiment.model_copy(update={"network": network}), shape).model
             ways["bare step, fused" if fused else "bare step, not fused"] = lambda: train.one_pass(
