@@ -2,7 +2,7 @@
 
 An experiment's own network, objective, batch and precision on random images of its size, in turn:
 the pipeline's loop, which draws and augments each batch; the compiled step alone on one batch that
-never changes, the most that any input could reach; for a classifier of one `resnet9` the same in
+never changes, the most that any input could reach; for a classifier by `resnet9` the same in
 plain PyTorch and, on TensorFlow, with Keras' batch normalisation in place of the fused one or the
 other way round. Also the share of what this machine's matrix product reaches. Five minutes of two
 cores; with KERAS_BACKEND=jax and a GPU, where PyTorch has it as well, two.
@@ -68,27 +68,33 @@ class Residual(nn.Module):
 
 
 def in_pytorch(experiment: params.Experiment, images: np.ndarray, labels: np.ndarray) -> Callable:
-    """Return so many bare steps of the same network, loss and optimizer in plain PyTorch."""
+    """Return so many bare steps of the same networks, losses and optimizer in plain PyTorch."""
     given = experiment.network.settings
     widths = [given["stem"], *given["filters"]]
     momentum, code = given["momentum"], given["dense"] or widths[-1]
-    dense = (
-        nn.Linear(widths[-1], code, bias=False),
-        nn.BatchNorm1d(code, eps=1e-3, momentum=1 - momentum),
-        nn.ReLU(),
-    )
+    temperature = experiment.objective.settings["temperature"]
     device = "cuda" if GPU else "cpu"
     torch.backends.cudnn.benchmark = True
-    network = nn.Sequential(
-        Block(images.shape[-1], widths[0], momentum, stride=given["stride"]),
-        *(Residual(a, b, momentum) for a, b in itertools.pairwise(widths)),
-        nn.AdaptiveMaxPool2d(1),
-        nn.Flatten(),
-        *(dense if given["dense"] else ()),
-        nn.Linear(code, experiment.images.classes),
-    ).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True)
-    targets = torch.from_numpy(labels).to(device)
+
+    def one() -> nn.Module:
+        dense = (
+            nn.Linear(widths[-1], code, bias=False),
+            nn.BatchNorm1d(code, eps=1e-3, momentum=1 - momentum),
+            nn.ReLU(),
+        )
+        return nn.Sequential(
+            Block(images.shape[-1], widths[0], momentum, stride=given["stride"]),
+            *(Residual(a, b, momentum) for a, b in itertools.pairwise(widths)),
+            nn.AdaptiveMaxPool2d(1),
+            nn.Flatten(),
+            *(dense if given["dense"] else ()),
+            nn.Linear(code, experiment.images.classes),
+        )
+
+    networks = nn.ModuleList(one() for _ in range(given["members"]))
+    networks.to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(networks.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+    targets = torch.from_numpy(labels.reshape(len(labels), -1)).to(device)  # a column a member
     inputs = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
     half = keras.config.dtype_policy().name == "mixed_bfloat16"
 
@@ -96,9 +102,12 @@ def in_pytorch(experiment: params.Experiment, images: np.ndarray, labels: np.nda
         optimizer.zero_grad()
         with torch.autocast(device, torch.bfloat16, enabled=half):
             pixels = inputs.float().mul(given["scale"]).add(given["offset"])
-            outputs = network(pixels.contiguous(memory_format=torch.channels_last))
-        logits = outputs.float() / experiment.objective.settings["temperature"]
-        loss = nn.functional.cross_entropy(logits, targets)
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+            outputs = [network(pixels) for network in networks]
+        logits = torch.stack(outputs, dim=-1).float() / temperature
+        loss = nn.functional.cross_entropy(logits, targets) * len(
+            networks
+        )  # the members' losses added
         loss.backward()
         optimizer.step()
         return loss.detach()
@@ -158,8 +167,7 @@ def main(name: str) -> None:
         "bare step": lambda: train.one_pass(model, Same((one, targets)), "", learn=True),
     }
     settings = experiment.network.settings
-    one_resnet9 = experiment.network.name == "resnet9" and settings["members"] == 1
-    if one_resnet9 and experiment.objective.name == "classifier":
+    if (experiment.network.name, experiment.objective.name) == ("resnet9", "classifier"):
         ways["PyTorch, bare step"] = in_pytorch(experiment, one, targets)
         if keras.backend.backend() == "tensorflow":
             fused = not settings["fused"]
