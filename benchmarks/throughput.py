@@ -105,9 +105,7 @@ def in_pytorch(experiment: params.Experiment, images: np.ndarray, labels: np.nda
             pixels = pixels.contiguous(memory_format=torch.channels_last)
             outputs = [network(pixels) for network in networks]
         logits = torch.stack(outputs, dim=-1).float() / temperature
-        loss = nn.functional.cross_entropy(logits, targets) * len(
-            networks
-        )  # the members' losses added
+        loss = len(networks) * nn.functional.cross_entropy(logits, targets)  # a sum over members
         loss.backward()
         optimizer.step()
         return loss.detach()
