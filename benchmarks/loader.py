@@ -62,7 +62,8 @@ def one_file_at_a_time(folder: Path) -> np.ndarray:
     return images
 
 
-def ours(folder: Path) -> np.ndarray:
+def from_the_zip(folder: Path) -> np.ndarray:
+    """Return the same array, as the pipeline reads it."""
     return tinyimagenet.read(folder).parts["train"].images
 
 
@@ -86,9 +87,9 @@ def timed(load: Callable[[Path], np.ndarray], folder: Path) -> tuple[float, str]
 def main() -> None:
     ways = {
         "one file at a time, joined class by class": one_file_at_a_time,
-        "stages.readers.tinyimagenet, from the zip": ours,
+        "stages.readers.tinyimagenet, from the zip": from_the_zip,
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(folder)
@@ -98,15 +99,15 @@ def main() -> None:
         print(f"{CLASSES * EXAMPLES:,} JPEG files, seconds in {ROUNDS} rounds, and their median")
         digests = set()
         for _ in range(ROUNDS):
-            for name, load in ways.items():
+            for way, load in ways.items():
                 taken, digest = timed(load, folder)
-                seconds[name].append(taken)
+                seconds[way].append(taken)
                 digests.add(digest)
     if len(digests) != 1:
         raise RuntimeError("the images differ")
-    for name, taken in seconds.items():
+    for way, taken in seconds.items():
         rounds = "".join(f"{each:7.1f}" for each in taken)
-        print(f"{name}{rounds}{statistics.median(taken):8.1f}")
+        print(f"{way}{rounds}{statistics.median(taken):8.1f}")
     ratios = [theirs / reader for theirs, reader in zip(*seconds.values(), strict=True)]
     print(
         f"ratio, median of the rounds                {statistics.median(ratios):.1f}"

@@ -76,7 +76,7 @@ def in_pytorch(experiment: params.Experiment, images: np.ndarray, labels: np.nda
     device = "cuda" if GPU else "cpu"
     torch.backends.cudnn.benchmark = True
 
-    def one() -> nn.Module:
+    def member() -> nn.Module:
         dense = (
             nn.Linear(widths[-1], code, bias=False),
             nn.BatchNorm1d(code, eps=1e-3, momentum=1 - momentum),
@@ -91,7 +91,7 @@ def in_pytorch(experiment: params.Experiment, images: np.ndarray, labels: np.nda
             nn.Linear(code, experiment.images.classes),
         )
 
-    networks = nn.ModuleList(one() for _ in range(given["members"]))
+    networks = nn.ModuleList(member() for _ in range(given["members"]))
     networks.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(networks.parameters(), lr=0.01, momentum=0.9, nesterov=True)
     targets = torch.from_numpy(labels.reshape(len(labels), -1)).to(device)  # a column a member
