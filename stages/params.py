@@ -358,6 +358,15 @@ class Params(Section):
                 found.append(Difference(first, second, key, a.get(key), b.get(key)))
         return found
 
+    def variants(self) -> set[str]:
+        """Return the experiments that differ from one in a single setting and are named after it.
+
+        So cifar100-classifier-grey is a variant of cifar100-classifier.
+        """
+        return {
+            each.second for each in self.differences() if each.second.startswith(f"{each.first}-")
+        }
+
 
 def leaves(section: dict, separator: str = ".", prefix: str = "") -> dict[str, Any]:
     """Return the values of nested dictionaries by their paths."""

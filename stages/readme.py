@@ -45,19 +45,19 @@ _MAP = "mean_average_precision"
 def overview(settings: params.Params) -> str:
     """Return the best figures in Markdown: a table for each dataset, a row for each network.
 
-    Chance and the best of raw pixels come first; the best of a column is bold. An experiment that
-    differs from an earlier one in a single setting stands in `costs` instead.
+    Chance and the best of raw pixels come first; the best of a column is bold. A variant stands in
+    `costs` alone.
     """
     there = {each.dataset for each in settings.experiments.values()}
     return "\n".join(_glance(settings, each) for each in settings.datasets if each in there)
 
 
 def _glance(settings: params.Params, dataset: str) -> str:
-    varied = {each.second for each in settings.differences()}
+    variants = settings.variants()
     found = {
         name: {part: read_metrics(Path("metrics", dataset, name), part) for part in _PARTS}
         for name, each in settings.experiments.items()
-        if each.dataset == dataset and name not in varied
+        if each.dataset == dataset and name not in variants
     }
     # The measures of the dataset: by name what all experiments got, and which figure it is.
     measures = {
@@ -121,11 +121,11 @@ def reproduced(settings: params.Params) -> str:
 def measured(settings: params.Params) -> str:
     """Return the table in Markdown, a row for each experiment, layer and measure.
 
-    An experiment that differs from an earlier one in a single setting stands in `costs` instead.
+    A variant stands in `costs` alone.
     """
-    lines, varied = [], {each.second for each in settings.differences()}
+    lines, variants = [], settings.variants()
     for name, experiment in settings.experiments.items():
-        if name in varied:
+        if name in variants:
             continue
         folder = Path("metrics", experiment.dataset, name)
         network = read_metrics(folder, "network")

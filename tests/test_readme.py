@@ -125,11 +125,29 @@ def test_the_full_table_has_a_row_for_each_measure(toy):
     assert second == ["", "", "", "", "retrieval, mAP", *figures]
 
 
-def test_what_a_setting_costs_is_the_difference_of_the_best_figures(toy):
+def classifiers(toy):
+    """Return two experiments that differ in the batch alone, twice as large in the second."""
     first = toy.experiments["toy-classifier"]
-    second = first.model_copy(
-        update={"training": first.training.model_copy(update={"batch": first.training.batch * 2})}
-    )
+    training = first.training.model_copy(update={"batch": first.training.batch * 2})
+    return first, first.model_copy(update={"training": training})
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [
+        ("toy-siamese", ["toy-classifier", "toy-siamese"]),
+        ("toy-classifier-batch", ["toy-classifier"]),
+    ],
+)
+def test_a_variant_named_after_its_experiment_stands_among_the_costs_alone(toy, name, there):
+    named = dict(zip(["toy-classifier", name], classifiers(toy), strict=True))
+    settings = toy.model_copy(update={"experiments": named})
+    assert [row[0] for row in cells(readme.overview(settings))[4:]] == there
+    assert [row[0] for row in cells(readme.measured(settings))[2:] if row[0]] == there
+
+
+def test_what_a_setting_costs_is_the_difference_of_the_best_figures(toy):
+    first, second = classifiers(toy)
     named = {"toy-classifier": first, "toy-siamese": second}
     path = Path("metrics/toy/toy-siamese/retrieval.json")
     figures = json.loads(path.read_text())
