@@ -12,7 +12,7 @@ from typing import Any
 
 from stages import files, params, published, questions, spread
 from stages.command import UserError, run
-from stages.results import best_of, label, percent, points, read_metrics, read_results
+from stages.results import best_of, label, minutes, percent, points, read_metrics, read_results
 
 _PARTS = ("network", "run", "oneshot", "retrieval")
 _HEAD = (
@@ -218,8 +218,8 @@ def _interval(figures: dict[str, float]) -> str:
 
 def _minutes(run: dict[str, Any]) -> str:
     """Return what training took, and by what, where that is no CPU."""
-    minutes = f"{run['seconds'] / 60:.1f}"
-    return minutes if run["device"].startswith("cpu") else f"{minutes}, {run['device']}"
+    took = minutes(run["seconds"])
+    return took if run["device"].startswith("cpu") else f"{took}, {run['device']}"
 
 
 def _seen(figures: dict[str, float]) -> str:

@@ -149,6 +149,11 @@ def points(change: float) -> str:
     return "0.0" if text[1:] == "0.0" else text.replace("-", "\N{MINUS SIGN}")
 
 
+def minutes(seconds: float) -> str:
+    """Return seconds in minutes, to the tenth."""
+    return f"{seconds / 60:.1f}" if seconds >= 3 else "< 0.1"
+
+
 def read_results(dataset: str) -> dict[str, dict[str, Any]]:
     """Return what stands in the folder of each experiment; None is what is not there."""
     results = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_report import make_toy
 
-from stages import files, params, readme, seeds
+from stages import files, params, readme, results, seeds
 from stages.command import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -196,3 +196,8 @@ def test_seeds_have_a_row_beside_the_first_experiment(toy):
     assert full[0] == ["toy-classifier", "3", *shown]
     assert full[3] == ["", "", "retrieval, mAP", "L2", "**40.0** ± 0.0", below]
     assert siamese == ["toy-siamese", "3", "–", *["40.0 ± 0.0"] * 2, below, below]
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(2.2, "< 0.1"), (3, "0.1"), (3708, "61.8")])
+def test_no_training_takes_no_time(seconds, expected):
+    assert results.minutes(seconds) == expected

@@ -196,6 +196,12 @@ def test_pixels_stand_once_a_table_and_the_best_distance_of_each_experiment_is_m
     assert best == ["75.1"] * 4
 
 
+def test_the_distances_of_the_tables_are_explained_and_no_others(page):
+    head = re.search(r"<caption>3-way: accuracy.*?</thead>", page.html, re.DOTALL)[0]
+    explained = re.findall("<dt>(.*?)</dt>", page.html.split('id="compared"')[0])
+    assert explained == re.findall('<th scope="col">(.*?)</th>', head) == ["L2", "L2-normalised"]
+
+
 def test_published_figures_stand_beside_ours_of_the_same_measure(page):
     text = page.text
     ours = "75.1 74.1–76.1 here: unseen classes, 4 tasks; neural codes, L2"

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from stages import params
-from stages.results import label, percent, points
+from stages.results import label, minutes, percent, points
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "matplotlib", "pillow")  # that figures come from
 
@@ -61,5 +61,6 @@ def filled(template: str, **content: Any) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"label": label, "percent": percent, "points": points}
+    filters = {"label": label, "minutes": minutes, "percent": percent, "points": points}
+    environment.filters |= filters
     return environment.get_template(template).render(content)
