@@ -150,8 +150,8 @@ def points(change: float) -> str:
 
 
 def minutes(seconds: float) -> str:
-    """Return seconds in minutes, to the tenth."""
-    return f"{seconds / 60:.1f}" if seconds >= 3 else "< 0.1"
+    """Return seconds in minutes, to the tenth, or to the first digit that is not 0."""
+    return f"{seconds / 60:.1f}" if seconds >= 3 else f"{seconds / 60:.1g}"
 
 
 def read_results(dataset: str) -> dict[str, dict[str, Any]]:
