@@ -93,6 +93,7 @@ def test_codes_of_the_resnet_with_a_dense_layer_are_its_values():
     images = np.random.default_rng(1).integers(0, 256, (2, 12, 12, 3), dtype=np.uint8)
     pooled = np.asarray(keras.Model(network.input, network.get_layer("pooled").output)(images))
     assert pooled.shape == (2, 5) and (pooled >= 0).all() and pooled.any(axis=1).all()
+    assert network.layers[-3].kernel.shape == (5, 7)
     kernel = np.outer(np.arange(1, 6), np.arange(-3, 4))  # so four units are 0, three are not
     network.layers[-3].set_weights([kernel])
     expected = np.maximum(pooled @ kernel / np.sqrt(1 + 1e-3), 0)  # new statistics: 0 and 1
