@@ -84,9 +84,9 @@ def main() -> None:
     )
     path = Path("reports/index.html")
     files.write_text(path, text)
-    for name, seeds in settings.seeds.items():
-        for further in range(1, seeds.count):
-            files.forget_states("seeds", f"{name}-{settings.seed + further}")
+    for name, found in spread.measured(settings).items():  # the others are still to end
+        for seed in found.seeds[1:]:
+            files.forget_states("seeds", f"{name}-{seed}")
     print(f"{path}: {len(rows)} experiments")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 
@@ -15,6 +15,10 @@ _WORDS = {"network": "seen classes", "retrieval": "retrieval, mAP"}
 _MEASURES = {"accuracy", "mean_average_precision"}
 
 
+# As `seeds.figures_of` names them: part, task set if it is one-shot, layer and distance, measure.
+_PATH = "^(network|oneshot/[^/]+|retrieval)(/[^/]+){3}$"
+
+
 class _Figure(pydantic.BaseModel):
     mean: Finite
     sd: Finite
@@ -22,8 +26,8 @@ class _Figure(pydantic.BaseModel):
 
 
 class _Spread(pydantic.BaseModel):
-    seeds: list[int]
-    figures: dict[str, _Figure]
+    seeds: Annotated[list[int], pydantic.Field(min_length=2)]
+    figures: dict[Annotated[str, pydantic.Field(pattern=_PATH)], _Figure]
 
 
 def read(name: str) -> _Spread:
@@ -43,6 +47,15 @@ def read(name: str) -> _Spread:
             f"{path}: damaged ({str(error)[:200]}); delete it and run dvc repro"
         ) from None
     return found
+
+
+def measured(settings: params.Params) -> dict[str, _Spread]:
+    """Return by experiment what was measured from several seeds, of those that have ended."""
+    return {
+        name: read(name)
+        for name in settings.seeds
+        if Path("metrics/seeds", f"{name}.json").exists()
+    }
 
 
 def best_by_measure(found: _Spread) -> dict[str, tuple[tuple[str, ...], _Figure]]:
@@ -73,28 +86,26 @@ def rows(settings: params.Params) -> Iterator[dict[str, Any]]:
     Yields:
         `experiment`, `dataset`, `seeds` (how many), `measure` in words, `where` (layer and
         distance), `mean`, `sd`; and `against`, the experiment from which it differs in a single
-        setting, or else the first one of the dataset, of those with the same seeds, with what
-        `paired_by_seed` says of both as `compared`: None where it is the first.
+        setting, or else the first one of the dataset, of those that have these seeds, too, with
+        what `paired_by_seed` says of both as `compared`: None where it is the first.
     """
     # By experiment the first one from which it differs in a single setting.
     varied = {each.second: each.first for each in reversed(settings.differences())}
-    there = {
-        name: read(name)
-        for name in settings.seeds
-        if Path("metrics/seeds", f"{name}.json").exists()
-    }
+    there = measured(settings)
     for name, found in there.items():
         dataset = settings.seeds[name].dataset
         alike = [
             other for other in there
-            if settings.seeds[other].dataset == dataset and there[other].seeds == found.seeds
+            if settings.seeds[other].dataset == dataset
+            and there[other].seeds[: len(found.seeds)] == found.seeds
         ]  # fmt: skip
         reference = varied[name] if varied.get(name) in alike else alike[0]
         beside = best_by_measure(there[reference])
         for measure, (where, figure) in best_by_measure(found).items():
             compared = None
             if reference != name and measure in beside:
-                compared = paired_by_seed(figure.values, beside[measure][1].values)
+                theirs = beside[measure][1].values[: len(found.seeds)]
+                compared = paired_by_seed(figure.values, theirs)
             yield {
                 "experiment": name,
                 "dataset": dataset,

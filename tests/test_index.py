@@ -39,6 +39,19 @@ def test_a_row_holds_what_an_experiment_is_and_got(text):
     assert "90.0 pair AUC" in words.split("toy-siamese")[1]
 
 
+def test_the_page_forgets_what_seeds_kept_that_have_ended(text):
+    states = [
+        Path(".resume", f"seeds-toy-{name}-2-{'0' * 16}") for name in ("classifier", "siamese")
+    ]
+    for state in states:
+        state.mkdir(parents=True)
+    runs = [{"oneshot/3-way/codes/l2/accuracy": value} for value in (0.5, 0.6, 0.7)]
+    found = {"seeds": [1, 2, 3], "figures": seeds.spread(runs)}
+    files.write_json(Path("metrics/seeds/toy-classifier.json"), found)
+    text()
+    assert [state.exists() for state in states] == [False, True]
+
+
 def test_each_published_figure_has_its_verdict(text):
     words = text().split("What reproduces, and what does not")[1]
     below = "✗ 20.4 points below by the best here 75.1 toy-classifier"
@@ -154,10 +167,3 @@ def test_several_seeds_have_a_row_each_beside_the_first_experiment(text):
     above = f"{minus}20.0 {minus}44.8 to +4.8"
     row = f"toy-siamese 3-way one-shot codes, L2 3 40.0 0.0 toy-classifier: {above}"
     assert row in words
-
-
-def test_the_page_forgets_what_seeds_kept(text):
-    kept = Path(".resume/seeds-toy-classifier-2-0123456789abcdef")
-    kept.mkdir(parents=True)
-    text()
-    assert not kept.exists()

@@ -104,15 +104,35 @@ def test_an_experiment_is_compared_with_the_one_that_it_differs_from_in_one_sett
     *_, row = spread.rows(settings.model_copy(update=updated))
     assert row["against"] == "digits-classifier"
     assert row["compared"]["difference"] == pytest.approx(-0.2 / 3)
-    # Where that one has other seeds, it is the first of the dataset again.
+    # Where that one has more seeds, by those that both have.
+    more = {"l2": [0.5, 0.5, 0.8, 0.9], "l2_normalised": [0.6, 0.7, 0.8, 0.9]}
+    written(Path(), "digits-classifier", **more)
+    *_, row = spread.rows(settings.model_copy(update=updated))
+    assert (row["against"], row["seeds"]) == ("digits-classifier", 3)
+    assert row["compared"]["difference"] == pytest.approx(-0.2 / 3)
+    # Where it has fewer, it is the first of the dataset again.
     written(Path(), "digits-classifier", l2=[0.5, 0.5], l2_normalised=[0.6, 0.7])
     *_, row = spread.rows(settings.model_copy(update=updated))
     assert row["against"] == "digits-siamese"
 
 
+def content(path: str, *, seeds: int = 2, values: int = 2) -> str:
+    figure = {"mean": 1, "sd": 0, "values": [1] * values}
+    return json.dumps({"seeds": list(range(1, seeds + 1)), "figures": {path: figure}})
+
+
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "{}", '{"seeds": [1, 2], "figures": {"a": {"mean": 1, "sd": 0, "values": [1]}}}'],
+    [
+        "",
+        "{",
+        "{}",
+        content("retrieval/codes/l2/mean_average_precision", values=1),
+        content("retrieval/codes/l2/mean_average_precision", seeds=1, values=1),
+        content("accuracy"),
+        content("oneshot/codes/l2/accuracy"),
+        content("other/codes/l2/accuracy"),
+    ],
 )
 def test_a_damaged_file_is_one_line(settings, text):
     Path("metrics/seeds/digits-siamese.json").write_text(text)
