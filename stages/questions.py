@@ -211,17 +211,17 @@ def layers(settings: params.Params, found: dict[str, dict]) -> list[dict[str, An
     Layers side by side are left out: they are no layer, and say nothing of where one stands.
 
     Returns:
-        A dict for each: `name`, `dataset`, `rows` (by layer the figures of L2-normalised codes in
+        A dict for each: `name`, `dataset`, `rows` (by layer the figures of its best distance in
         retrieval), their `chance`, and `best`, the layer with the highest.
     """
     rows = []
     for name, each in found.items():
         experiment = settings.experiments[name]
+        measured = each["retrieval"] or {}
         ranked = {
-            layer: figures["l2_normalised"]
+            layer: best_of({layer: measured[layer]}, _MAP)
             for layer in experiment.codes.layers
-            if "+" not in layer
-            and "l2_normalised" in (figures := (each["retrieval"] or {}).get(layer, {}))
+            if "+" not in layer and layer in measured
         }
         if len(ranked) > 1:
             rows.append(

@@ -84,8 +84,14 @@ class _Retrieval(_Metrics):
     __pydantic_extra__: dict[str, dict[str, _Precision]]
 
 
+def _judged(figures: dict[str, float]) -> dict[str, float]:
+    if not figures.keys() & {"accuracy", "pair_auc"}:
+        raise ValueError("neither accuracy nor pair_auc")
+    return figures
+
+
 class _Seen(_Metrics):
-    test: dict[str, Finite]
+    test: Annotated[dict[str, Finite], pydantic.AfterValidator(_judged)]
     __pydantic_extra__: dict[str, dict[str, Finite]]
 
 

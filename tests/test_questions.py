@@ -97,6 +97,10 @@ def test_layers_are_compared_where_there_are_several():
     measured = {"one": found(0.3), "several": found(0.3, layers=("L5", "L6"))}
     (row,) = questions.layers(settings(one=COLOUR, several=several), measured)
     assert (row["name"], row["best"], list(row["rows"])) == ("several", "L6", ["L5", "L6"])
+    ahead = figures("mean_average_precision", 0.9)
+    measured["several"]["retrieval"]["L5"]["l2_centred_l2_normalised"] = ahead
+    (row,) = questions.layers(settings(one=COLOUR, several=several), measured)
+    assert (row["best"], row["rows"]["L5"]["distance"]) == ("L5", "l2_centred_l2_normalised")
     joined = several.model_copy(
         update={"codes": COLOUR.codes.model_copy(update={"layers": ["L5", "L6", "L5+L6"]})}
     )
