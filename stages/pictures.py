@@ -92,7 +92,8 @@ def write(path: Path, grid: Grid) -> None:
             title = textwrap.fill(
                 mark + name.replace("_", " "), _WORDS, max_lines=2, placeholder=" …"
             )
-            axes.set_title(title, fontsize=7, color="black" if place == 0 else style["color"])
+            color = "black" if place == 0 else style["color"]
+            axes.set_title(title, fontsize=7, color=color, parse_math=False)  # a name may hold $
             for spine in axes.spines.values():
                 spine.set(linewidth=0 if place == 0 else 2.5, **style)
     figure.suptitle("To the left queries, beside them the nearest of all other images", fontsize=8)

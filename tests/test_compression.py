@@ -60,6 +60,12 @@ def test_directions_in_which_seen_codes_do_not_differ_are_not_blown_up():
     assert np.isfinite(found).all()
 
 
+def test_codes_of_a_dead_layer_stay_what_they_are():
+    found = compress(np.zeros((20, 8), np.float32), np.zeros((60, 8), np.float32), [4])[4]
+    for kind in ("l2_normalised", "whitened"):
+        np.testing.assert_array_equal(found[kind], 0)
+
+
 def test_the_codes_that_are_compressed_do_not_move_the_components():
     seen, given = codes(60, 8, 1), codes(20, 8, 2)
     alone = compress(given[:3], seen, [4])[4]["whitened"]

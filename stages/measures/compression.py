@@ -34,11 +34,12 @@ def compressed(
     possible = [each for each in dimensions if each <= min(seen.shape[1], len(seen) - 1)]
     if not possible:
         return
-    fitted = PCA(max(possible), random_state=seed).fit(l2_normalised(seen))
+    with np.errstate(invalid="ignore"):  # shares of a variance of 0, for which nobody asks here
+        fitted = PCA(max(possible), random_state=seed).fit(l2_normalised(seen))
     components = fitted.transform(l2_normalised(codes))
     deviations = np.sqrt(fitted.explained_variance_)
     # A direction in which the seen codes do not differ tells nothing: it is left as it is.
-    deviations[deviations < 1e-6 * deviations[0]] = 1
+    deviations[deviations <= 1e-6 * deviations[0]] = 1
     for each in possible:
         cut = components[:, :each]
         yield (
