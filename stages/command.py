@@ -33,7 +33,8 @@ def run(stage: Callable[..., None]) -> None:
     """Call `stage` with the words of the command line and turn its failures into one line.
 
     Args:
-        stage: the `main` of a stage; the names of its parameters are the usage line.
+        stage: the `main` of a stage; the names of its parameters are the usage line, its module's
+            docstring is the help.
 
     Raises:
         SystemExit: with code 1 and one line for a `UserError`, an `OSError` (full disk, missing
@@ -43,8 +44,12 @@ def run(stage: Callable[..., None]) -> None:
     module = sys.modules[stage.__module__].__spec__.name
     expected = stage.__code__.co_varnames[: stage.__code__.co_argcount]
     words = sys.argv[1:]
+    usage = " ".join([f"usage: python -m {module}", *(f"<{word}>" for word in expected)])
+    if words in (["-h"], ["--help"]):
+        print(usage, (sys.modules[stage.__module__].__doc__ or "").strip(), sep="\n\n")
+        return
     if len(words) != len(expected):
-        print(f"usage: python -m {module}", *(f"<{word}>" for word in expected), file=sys.stderr)
+        print(usage, file=sys.stderr)
         raise SystemExit(2)
     try:
         stage(*words)

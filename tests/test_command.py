@@ -61,6 +61,17 @@ def test_what_a_person_can_mend_is_one_line(error, code, line, monkeypatch, caps
     assert lines[0].endswith(line)
 
 
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_is_what_the_module_says_of_itself_and_nothing_runs(tmp_path, word):
+    with python(tmp_path, "-m", "stages.tasks", word) as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    usage, _, words = out.partition("\n\n")
+    assert usage == "usage: python -m stages.tasks <dataset>"
+    assert words.startswith("Stage `tasks`")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("words", [[], ["digits", "cifar100"], ["digits", "--help", "-v"]], ids=str)
 def test_a_wrong_number_of_words_is_the_usage_and_nothing_runs(words, monkeypatch, capsys):
     stage = failing(AssertionError("it ran"))
