@@ -1,8 +1,8 @@
-"""Time training's images a second beside its bare step: python -m benchmarks.throughput [name].
+"""Time training beside its bare step: `python -m benchmarks.throughput cifar100-resnet`.
 
-An experiment's own network, objective, batch and precision on random images of its size, in turn:
-the pipeline's loop, which draws and augments each batch; the compiled step alone on one batch that
-never changes, the most that any input could reach; for a classifier by `resnet9` the same in
+Images a second of an experiment's own network, objective, batch and precision, on random images, in
+turn: the pipeline's loop, which draws and augments each batch; the compiled step alone on one batch
+that never changes, the most that any input could reach; for a classifier by `resnet9` the same in
 plain PyTorch and, on TensorFlow, with Keras' batch normalisation in place of the fused one or the
 other way round. Also the share of what this machine's matrix product reaches. Five minutes of two
 cores; with KERAS_BACKEND=jax and a GPU, where PyTorch has it as well, two.
@@ -11,7 +11,6 @@ cores; with KERAS_BACKEND=jax and a GPU, where PyTorch has it as well, two.
 import itertools
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -20,9 +19,10 @@ import torch
 import torch._dynamo  # torch.optim needs it; imported after TensorFlow, its triton crashes Python
 from torch import nn
 
-from stages import backend, params, train
+from stages import augmentation, backend, params, train
 from stages.assembly import assemble
 from stages.backend import keras
+from stages.command import run
 from stages.objectives import Objective
 
 GPU = not backend.device_names()[0].startswith("cpu")
@@ -67,7 +67,9 @@ class Residual(nn.Module):
         return first + self.rest(first)
 
 
-def in_pytorch(experiment: params.Experiment, images: np.ndarray, labels: np.ndarray) -> Callable:
+def in_pytorch(
+    experiment: params.Experiment, classes: int, images: np.ndarray, labels: np.ndarray
+) -> Callable:
     """Return so many bare steps of the same networks, losses and optimizer in plain PyTorch."""
     given = experiment.network.settings
     widths = [given["stem"], *given["filters"]]
@@ -88,12 +90,18 @@ def in_pytorch(experiment: params.Experiment, images: np.ndarray, labels: np.nda
             nn.AdaptiveMaxPool2d(1),
             nn.Flatten(),
             *(dense if given["dense"] else ()),
-            nn.Linear(code, experiment.images.classes),
+            nn.Linear(code, classes),
         )
 
     networks = nn.ModuleList(member() for _ in range(given["members"]))
     networks.to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(networks.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(
+        networks.parameters(),
+        lr=0.01,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=experiment.training.optimizer.settings.get("weight_decay", 0),
+    )
     targets = torch.from_numpy(labels.reshape(len(labels), -1)).to(device)  # a column a member
     inputs = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
     half = keras.config.dtype_policy().name == "mixed_bfloat16"
@@ -139,9 +147,9 @@ def matrix_rate() -> float:
     return 2 * side**3 * products / best
 
 
-def ready(experiment: params.Experiment, shape: tuple[int, int, int]) -> Objective:
-    """Return the experiment's objective, its model compiled."""
-    _, objective = assemble(experiment, shape, experiment.images.classes)
+def ready(experiment: params.Experiment, images: np.ndarray) -> Objective:
+    """Return the experiment's objective for such images, its model compiled."""
+    _, objective = assemble(experiment, images.shape[2:], len(images))
     train.make_ready(objective, experiment.training, steps=1000)
     return objective
 
@@ -154,8 +162,10 @@ def main(name: str) -> None:
     examples = -(-training.batch * (STEPS + 1) // given.classes)
     shape = (given.size, given.size, given.channels)
     images = rng.integers(0, 256, (given.classes, examples, *shape), dtype=np.uint8)
+    if training.augmentation.rotated_classes:
+        images = augmentation.with_rotated_classes(images)
     backend.set_up(1, precision=training.precision, jit_compile=training.jit_compile)
-    objective = ready(experiment, shape)
+    objective = ready(experiment, images)
     model = objective.model
     fixed = training.model_copy(update={"steps": STEPS, "progressive_resizing": []})
     batches = train.Batches(images, objective, fixed, 1, augment=True)
@@ -166,11 +176,11 @@ def main(name: str) -> None:
     }
     settings = experiment.network.settings
     if (experiment.network.name, experiment.objective.name) == ("resnet9", "classifier"):
-        ways["PyTorch, bare step"] = in_pytorch(experiment, one, targets)
+        ways["PyTorch, bare step"] = in_pytorch(experiment, len(images), one, targets)
         if keras.backend.backend() == "tensorflow":
             fused = not settings["fused"]
             network = experiment.network.model_copy(update={"fused": fused})
-            other = ready(experiment.model_copy(update={"network": network}), shape).model
+            other = ready(experiment.model_copy(update={"network": network}), images).model
             ways["bare step, fused" if fused else "bare step, not fused"] = lambda: train.one_pass(
                 other, Same((one, targets)), "", learn=True
             )
@@ -178,9 +188,9 @@ def main(name: str) -> None:
         way()  # compiled, and warm
     rates: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(ROUNDS):
-        for way, run in ways.items():
+        for way, steps in ways.items():
             begin = time.perf_counter()
-            run()
+            steps()
             rates[way].append(STEPS * len(one) / (time.perf_counter() - begin))
     print(f"{name}: {keras.config.dtype_policy().name}, batches of {len(one)}")
     for way, found in rates.items():
@@ -197,4 +207,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "cifar100-resnet")
+    run(main)
