@@ -74,8 +74,9 @@ The wheels of numpy, scipy and scikit-learn carry runtime libraries of GCC, whos
 exception for programs that use them.
 
 Extras that are tools beside the pipeline: `benchmarks` (pytorch-metric-learning under MIT,
-torchmetrics under Apache-2.0, torch under BSD-3-Clause and others as free) and `gpu` bring, on
-Linux, libraries of NVIDIA under its own licence, which is not a free one. `test` is for tests.
+torchmetrics under Apache-2.0, torch under BSD-3-Clause and others as free) brings, on Linux, as
+jax for GPUs does, libraries of NVIDIA under its own licence, which is not a free one. `test` is
+for tests.
 """
 
 
