@@ -3,8 +3,10 @@
 data/raw/<dataset>  ->  data/arrays/<dataset>/{seen_train,seen_test,unseen,…}.npy, classes.json
 """
 
+import dataclasses
 import hashlib
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,22 +34,48 @@ def check_pixels(parts: dict[str, Part], digests: dict[str, str]) -> None:
             )
 
 
-def split(contents: Contents, dataset: params.Dataset) -> tuple[dict[str, np.ndarray], dict]:
-    """Split the parts of a dataset and turn their pixels into what params.yaml asks for.
+@dataclasses.dataclass(frozen=True)
+class Selected:
+    """The images of a split, made a class at a time: memory holds a dataset's images once.
+
+    Attributes:
+        part: where they come from.
+        classes: int (classes,), of the part.
+        order: int (classes, examples), of each class.
+        image: the size and channels that they get.
+    """
+
+    part: Part
+    classes: np.ndarray
+    order: np.ndarray
+    image: params.Image
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all of them: (classes, examples, height, width, channels)."""
+        return (*self.order.shape, self.image.size, self.image.size, self.image.channels)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield uint8 (1, examples, height, width, channels) for each class."""
+        for label, order in zip(self.classes, self.order, strict=True):
+            images = self.part.images[label, order][None]
+            yield converted(images, self.image.size, self.image.channels)
+
+
+def split(contents: Contents, dataset: params.Dataset) -> tuple[dict[str, Selected], dict]:
+    """Split the parts of a dataset, in which pixels are turned into what params.yaml asks for.
 
     Args:
         contents: what the reader returned.
         dataset: the dataset's section of params.yaml.
 
     Returns:
-        The arrays by file name: a split's images, uint8 (classes, examples, height, width,
-        channels), and fixed tasks as int32 (tasks, 1 + ways) indices into the unseen images;
-        and the class names of seen and unseen classes.
+        The images of each split by its name, and the class names of seen and unseen classes.
 
     Raises:
         UserError: for a split that asks for more than there is or whose classes leak.
     """
-    arrays, names = {}, {}
+    selected, names = {}, {}
     for name, chosen in dataset.split.selections().items():
         part = contents.parts[chosen.part]
         for axis, there in zip(("classes", "examples"), part.images.shape[:2], strict=True):
@@ -58,16 +86,14 @@ def split(contents: Contents, dataset: params.Dataset) -> tuple[dict[str, np.nda
                 )
         classes = np.arange(*chosen.classes)
         order = example_order(part, dataset.split)[classes][:, slice(*chosen.examples)]
-        images = part.images[classes[:, None], order]
-        arrays[name] = converted(images, dataset.image.size, dataset.image.channels)
+        selected[name] = Selected(part, classes, order, dataset.image)
         names[name] = [part.names[label] for label in classes]
     for name in (each for each in names if each != "unseen"):
         if leaked := set(names[name]) & set(names["unseen"]):
             raise UserError(f"split: classes both seen and unseen: {', '.join(sorted(leaked))}")
         if names[name] != names["seen_train"]:
             raise UserError(f"split: {name} and seen_train must have the same classes")
-    arrays |= fixed_tasks(contents, dataset.split)
-    return arrays, {"seen": names["seen_train"], "unseen": names["unseen"]}
+    return selected, {"seen": names["seen_train"], "unseen": names["unseen"]}
 
 
 def example_order(part: Part, split: params.Split) -> np.ndarray:
@@ -103,11 +129,16 @@ def main(dataset: str) -> None:
     reader = importlib.import_module(f"stages.readers.{settings.reader}")
     contents = reader.read(Path("data/raw", dataset))
     check_pixels(contents.parts, settings.pixels)
-    arrays, classes = split(contents, settings)
+    selected, classes = split(contents, settings)
     with files.replacing(Path("data/arrays", dataset)) as folder:
-        for name, array in arrays.items():
-            files.write_array(folder / f"{name}.npy", array)
-            print(f"{dataset}: {name} {' x '.join(map(str, array.shape))}")
+        for name, images in selected.items():
+            with files.writing_array(folder / f"{name}.npy", images.shape, "uint8") as append:
+                for of_class in images:
+                    append(of_class)
+            print(f"{dataset}: {name} {' x '.join(map(str, images.shape))}")
+        for name, tasks in fixed_tasks(contents, settings.split).items():
+            files.write_array(folder / f"{name}.npy", tasks)
+            print(f"{dataset}: {name} {' x '.join(map(str, tasks.shape))}")
         files.write_json(folder / "classes.json", classes)
     for archive in settings.digests:
         files.forget_states("download", archive)

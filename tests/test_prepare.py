@@ -163,8 +163,16 @@ def dataset(**split):
     return params.Dataset.model_validate(section)
 
 
+def arrays_of(contents, chosen):
+    """Return what `prepare` writes: the arrays by file name, and the names of the classes."""
+    selected, classes = prepare.split(contents, chosen)
+    arrays = {name: np.concatenate(list(images)) for name, images in selected.items()}
+    assert all(array.shape == selected[name].shape for name, array in arrays.items())
+    return arrays | prepare.fixed_tasks(contents, chosen.split), classes
+
+
 def test_splits_are_the_classes_and_examples_asked_for():
-    arrays, classes = prepare.split(Contents({"all": part(7, 10)}), dataset())
+    arrays, classes = arrays_of(Contents({"all": part(7, 10)}), dataset())
     assert list(arrays) == ["seen_train", "seen_validation", "seen_test", "unseen"]
     found = {name: array[..., 0, 0, 0].tolist() for name, array in arrays.items()}
     assert found["seen_train"] == [[0, 1, 2, 3], [20, 21, 22, 23], [40, 41, 42, 43]]
@@ -179,13 +187,13 @@ def test_splits_are_the_classes_and_examples_asked_for():
 
 
 def test_a_split_without_validation_has_no_such_array():
-    arrays, _ = prepare.split(Contents({"all": part(7, 10)}), dataset(seen_validation=None))
+    arrays, _ = arrays_of(Contents({"all": part(7, 10)}), dataset(seen_validation=None))
     assert list(arrays) == ["seen_train", "seen_test", "unseen"]
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_no_image_is_in_two_splits_and_every_one_in_its_class(shuffle):
-    arrays, _ = prepare.split(Contents({"all": part(7, 10)}), dataset(shuffle=shuffle))
+    arrays, _ = arrays_of(Contents({"all": part(7, 10)}), dataset(shuffle=shuffle))
     pixels = np.concatenate([array.ravel() for array in arrays.values()])
     assert len(np.unique(pixels)) == len(pixels) == 3 * 9 + 4 * 8
     for name, array in arrays.items():
@@ -263,7 +271,7 @@ def test_fixed_tasks_name_the_same_images_after_the_split(shuffle, examples):
         [[label * 10 + rng.choice(order[label]) for label in (3, 6, 4, 5)] for _ in range(50)]
     )
     contents = Contents({"all": images}, {"lake": FixedTasks("all", tasks)})
-    arrays, _ = prepare.split(contents, chosen)
+    arrays, _ = arrays_of(contents, chosen)
     found = arrays["tasks_lake"]
     assert (found.dtype, found.shape) == (np.int32, (50, 4))
     np.testing.assert_array_equal(arrays["unseen"].ravel()[found], images.images.ravel()[tasks])
@@ -278,7 +286,7 @@ def test_fixed_tasks_of_images_that_are_not_unseen_are_left_out(name, index):
     others, some = np.array([[35, 45, 55]]), np.array([[35, 45, index]])
     tasks = {"whole": FixedTasks("all", others), "lake": FixedTasks(name, some)}
     contents = Contents({"all": part(7, 10), "more": part(7, 10, "more")}, tasks)
-    arrays, _ = prepare.split(contents, dataset())
+    arrays, _ = arrays_of(contents, dataset())
     assert "tasks_whole" in arrays
     assert "tasks_lake" not in arrays
 
@@ -286,7 +294,7 @@ def test_fixed_tasks_of_images_that_are_not_unseen_are_left_out(name, index):
 def test_fixed_tasks_of_a_larger_part_are_left_out():
     tasks = {"lake": FixedTasks("more", np.array([[190, 191, 180]]))}
     contents = Contents({"all": part(7, 10), "more": part(10, 20, "more")}, tasks)
-    arrays, _ = prepare.split(contents, dataset())
+    arrays, _ = arrays_of(contents, dataset())
     assert "tasks_lake" not in arrays
 
 
@@ -418,12 +426,12 @@ def test_a_full_disk_leaves_what_was_there(project, monkeypatch):
     prepare.main("digits")
     there = contents_of(Path("data"))
 
-    def full(path, array):
+    def full(path, *_):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "write_array", full)
+    monkeypatch.setattr(files, "writing_array", full)
     with pytest.raises(OSError, match="No space left"):
         prepare.main("digits")
     assert contents_of(Path("data")) == there
