@@ -221,7 +221,7 @@ def layers(settings: params.Params, found: dict[str, dict]) -> list[dict[str, An
         ranked = {
             layer: best_of({layer: measured[layer]}, _MAP)
             for layer in experiment.codes.layers
-            if "+" not in layer and layer in measured
+            if "+" not in layer and measured.get(layer)
         }
         if len(ranked) > 1:
             rows.append(

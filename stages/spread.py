@@ -13,8 +13,6 @@ from stages.results import Finite
 
 _WORDS = {"network": "seen classes", "retrieval": "retrieval, mAP"}
 _MEASURES = {"accuracy", "mean_average_precision"}
-
-
 # As `seeds.figures_of` names them: part, task set if it is one-shot, layer and distance, measure.
 _PATH = "^(network|oneshot/[^/]+|retrieval)(/[^/]+){3}$"
 
