@@ -30,7 +30,8 @@ def check_pixels(parts: dict[str, Part], digests: dict[str, str]) -> None:
         if found != expected:
             raise UserError(
                 f"pixels of part {name!r} {parts[name].images.shape}: sha256 {found}, expected "
-                f"{expected}; the archive holds other images: download it again"
+                f"{expected}; the archive holds other images: download it again, or, where they "
+                "are your own, put the one found into params.yaml"
             )
 
 
