@@ -4,6 +4,8 @@ import numpy as np
 
 from stages.params import Augmentation
 
+_BLOCK = 32  # images that are turned at a time: what is computed of them stays in the cache
+
 
 def augmented(
     rng: np.random.Generator,
@@ -70,17 +72,37 @@ def turned(
     count, height, width, _ = images.shape
     angle = np.deg2rad(rng.uniform(-degrees, degrees, (count, 1, 1))).astype(np.float32)
     zoom_y, zoom_x = rng.uniform(1 - scale, 1 + scale, (2, count, 1, 1)).astype(np.float32)
+    cosine, sine = np.cos(angle), np.sin(angle)
     y = np.arange(height, dtype=np.float32)[:, None] - (height - 1) / 2
     x = np.arange(width, dtype=np.float32)[None, :] - (width - 1) / 2
-    source_y = (np.cos(angle) * y - np.sin(angle) * x) * zoom_y + (height - 1) / 2
-    source_x = (np.sin(angle) * y + np.cos(angle) * x) * zoom_x + (width - 1) / 2
-    source_y, source_x = source_y.clip(0, height - 1), source_x.clip(0, width - 1)
-    top, left = source_y.astype(np.int32), source_x.astype(np.int32)
-    down, right = (source_y - top)[..., None], (source_x - left)[..., None]
-    bottom, far = np.minimum(top + 1, height - 1), np.minimum(left + 1, width - 1)
-    each = np.arange(count)[:, None, None]
-    upper = images[each, top, left] * (1 - right) + images[each, top, far] * right
-    lower = images[each, bottom, left] * (1 - right) + images[each, bottom, far] * right
+    changed = np.empty_like(images)
+    for first in range(0, count, _BLOCK):
+        some = slice(first, first + _BLOCK)
+        source_y = (cosine[some] * y - sine[some] * x) * zoom_y[some] + (height - 1) / 2
+        source_x = (sine[some] * y + cosine[some] * x) * zoom_x[some] + (width - 1) / 2
+        changed[some] = interpolated(images[some], source_y, source_x)
+    return changed
+
+
+def interpolated(images: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Look places between the pixels up, bilinearly; beyond the border, the border's pixels.
+
+    Args:
+        images: uint8 (n, height, width, channels).
+        y: float32 (n, height, width), where to look in each image, in pixels from its first row.
+        x: the same from its first column.
+    """
+    count, height, width, channels = images.shape
+    y, x = y.clip(0, height - 1), x.clip(0, width - 1)
+    top, left = y.astype(np.int32), x.astype(np.int32)
+    down, right = (y - top)[..., None], (x - left)[..., None]
+    # By places among the pixels of all images, which is sooner than by image, row and column.
+    pixels = images.reshape(-1, channels)
+    place = (np.arange(count)[:, None, None] * height + top) * width + left
+    beside, below = left < width - 1, width * (top < height - 1)  # none from the border on
+    upper = pixels.take(place, 0) * (1 - right) + pixels.take(place + beside, 0) * right
+    place += below
+    lower = pixels.take(place, 0) * (1 - right) + pixels.take(place + beside, 0) * right
     return np.rint(upper * (1 - down) + lower * down).astype(np.uint8)
 
 

@@ -93,6 +93,14 @@ def turned(given, *, angles=0.0, zooms=(1.0, 1.0)):
     return augmentation.turned(Drawn(draws), given, degrees=180, scale=0.5)
 
 
+def test_what_becomes_of_an_image_does_not_depend_on_how_many_there_are():
+    given = rng().integers(0, 256, (2 * augmentation._BLOCK + 3, 9, 7, 3), np.uint8)
+    angles = rng().uniform(-180, 180, len(given))
+    together = turned(given, angles=angles, zooms=(0.9, 1.2))
+    for image, angle, found in zip(given, angles, together, strict=True):
+        assert (turned(image[None], angles=angle, zooms=(0.9, 1.2))[0] == found).all()
+
+
 def test_each_image_is_turned_clockwise_by_its_own_angle():
     given = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1).repeat(4, axis=0)
     for quarters, found in enumerate(turned(given, angles=[0, 90, 180, -90])):
