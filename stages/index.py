@@ -11,7 +11,7 @@ import markupsafe
 
 from stages import drawings, files, pages, params, published, questions, spread
 from stages.command import run
-from stages.results import label, read_results
+from stages.results import label, read_results, seen_measure
 
 
 def summary(dataset: str, network: str, found: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def summary(dataset: str, network: str, found: dict[str, Any]) -> dict[str, Any]
     row |= {"oneshot": best.get("one-shot"), "retrieval": best.get("retrieval")}
     if found["network"]:
         test = found["network"]["seen"]["test"]
-        measure = "accuracy" if "accuracy" in test else "pair_auc"
+        measure = seen_measure(test)
         row |= {"parameters": found["network"]["parameters"], "seen": (measure, test[measure])}
     return row
 
@@ -84,7 +84,7 @@ def main() -> None:
     )
     path = Path("reports/index.html")
     files.write_text(path, text)
-    for name, found in spread.measured(settings).items():  # the others are still to end
+    for name, found in spread.ended(settings).items():
         for seed in found.seeds[1:]:
             files.forget_states("seeds", f"{name}-{seed}")
     print(f"{path}: {len(rows)} experiments")

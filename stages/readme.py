@@ -12,7 +12,16 @@ from typing import Any
 
 from stages import files, params, published, questions, spread
 from stages.command import UserError, run
-from stages.results import best_of, label, minutes, percent, points, read_metrics, read_results
+from stages.results import (
+    best_of,
+    label,
+    minutes,
+    percent,
+    points,
+    read_metrics,
+    read_results,
+    seen_measure,
+)
 
 _PARTS = ("network", "run", "oneshot", "retrieval")
 _HEAD = (
@@ -38,7 +47,6 @@ _SEEDS_OVERVIEW = (
     "one-shot, difference from | mAP, difference from |\n"
     "|---|--:|--:|--:|--:|---|---|\n"
 )
-_SEEN = {"accuracy": "accuracy", "pair_auc": "pair AUC"}
 _MAP = "mean_average_precision"
 
 
@@ -223,8 +231,8 @@ def _minutes(run: dict[str, Any]) -> str:
 
 
 def _seen(figures: dict[str, float]) -> str:
-    key = next(key for key in _SEEN if key in figures)
-    return f"{percent(figures[key])} % {_SEEN[key]}"
+    measure = seen_measure(figures)
+    return f"{percent(figures[measure])} % {label(measure)}"
 
 
 def _cells(figures: dict, layer: str, measure: str) -> Iterator[str]:

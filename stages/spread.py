@@ -47,8 +47,8 @@ def read(name: str) -> _Spread:
     return found
 
 
-def measured(settings: params.Params) -> dict[str, _Spread]:
-    """Return by experiment what was measured from several seeds, of those that have ended."""
+def ended(settings: params.Params) -> dict[str, _Spread]:
+    """Return by experiment what several seeds measured, of those whose seeds have ended."""
     return {
         name: read(name)
         for name in settings.seeds
@@ -89,7 +89,7 @@ def rows(settings: params.Params) -> Iterator[dict[str, Any]]:
     """
     # By experiment the first one from which it differs in a single setting.
     varied = {each.second: each.first for each in reversed(settings.differences())}
-    there = measured(settings)
+    there = ended(settings)
     for name, found in there.items():
         dataset = settings.seeds[name].dataset
         alike = [

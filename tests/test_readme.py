@@ -198,6 +198,13 @@ def test_seeds_have_a_row_beside_the_first_experiment(toy):
     assert siamese == ["toy-siamese", "3", "–", *["40.0 ± 0.0"] * 2, below, below]
 
 
+def test_seen_classes_are_told_by_accuracy_or_by_pair_auc():
+    assert results.seen_measure({"top5_accuracy": 0.9, "accuracy": 0.5}) == "accuracy"
+    assert results.seen_measure({"pair_accuracy": 0.8, "pair_auc": 0.9}) == "pair_auc"
+    with pytest.raises(ValueError, match="neither"):
+        results.seen_measure({"top5_accuracy": 0.9})
+
+
 @pytest.mark.parametrize(("seconds", "expected"), [(2.2, "0.04"), (3, "0.1"), (3708, "61.8")])
 def test_no_training_takes_no_time(seconds, expected):
     assert results.minutes(seconds) == expected
