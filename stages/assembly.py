@@ -53,8 +53,11 @@ def code_of(network: Any, name: str) -> Any:
     outputs = [network.get_layer(each).output for each in name.split("+")]
     if len(outputs) == 1:
         return outputs[0]
-    means = [layers.GlobalAveragePooling2D()(each) if each.ndim == 4 else each for each in outputs]
-    return layers.Concatenate()([layers.UnitNormalization()(each) for each in means])
+    parts = [
+        layers.GlobalAveragePooling2D()(each) if each.ndim == 4 else layers.Flatten()(each)
+        for each in outputs
+    ]
+    return layers.Concatenate()([layers.UnitNormalization()(each) for each in parts])
 
 
 def _module(room: str, name: str) -> Any:

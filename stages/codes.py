@@ -14,6 +14,7 @@ import numpy as np
 from stages import files
 from stages.command import UserError
 from stages.measures.distances import DISTANCES, Means, means_of
+from stages.measures.expansion import expanded
 
 _BLOCK = 1000  # seen codes at a time; memory against speed
 BESIDE = ("pixels", "untrained", "pca", "expanded", "search")  # keys beside a metrics file's layers
@@ -86,6 +87,37 @@ def trained_spaces(
             yield Space((layer, distance), DISTANCES[distance](codes, means))
         if "learned" in distances:
             yield Space((layer, "learned"), codes, _head(Path("data/codes", dataset, name), name))
+
+
+def expanded_spaces(
+    dataset: str,
+    name: str,
+    layers: list[str],
+    distances: list[str],
+    counts: list[int],
+    *,
+    block_bytes: int,
+) -> Iterator[Space]:
+    """Yield the spaces of an experiment's trained layers, each image asked for with those nearest.
+
+    Args:
+        dataset: the dataset's name.
+        name: the experiment's name.
+        layers: names of the layers whose codes were written.
+        distances: see `spaces`.
+        counts: of how many nearest images; see `stages.measures.expansion.expanded`.
+        block_bytes: see there.
+
+    Raises:
+        UserError: for files that are missing or damaged.
+    """
+    if not counts:
+        return
+    for space in trained_spaces(dataset, name, layers, distances):
+        with refused(dataset, name):
+            for count, queries in expanded(space.codes, counts, block_bytes=block_bytes):
+                keys = ("expanded", *space.keys, str(count))
+                yield dataclasses.replace(space, keys=keys, queries=queries)
 
 
 def read(dataset: str, name: str, state: str, layer: str) -> tuple[np.ndarray, np.ndarray]:

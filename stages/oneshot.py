@@ -5,8 +5,10 @@ data/codes/<dataset>/<experiment>, data/tasks/<dataset>
 ways up to that of the widest set of tasks
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from stages.measures.episodes import hits_by_ways, one_shot_hits
 from stages.measures.intervals import wilson
 
 _TASKS = 2500  # of a job: seconds of work at most, and little to be sent
+_BLOCK_BYTES = 512 * 2**20  # of distances at a time, where nearest images are searched
 _DIGITS = 6  # decimals of a fraction in a metrics file, far below any interval's width
 
 
@@ -55,6 +58,20 @@ def in_blocks(
     return np.concatenate(list(workers.map(measure, jobs)))
 
 
+def expanded(here: tuple, counts: list[int]) -> Iterator[codes.Space]:
+    """Yield an experiment's trained spaces in which each image's code is a mean with those nearest.
+
+    Queries' and supports' codes alike: the images that a task does not show are taken as at hand,
+    if unlabelled, as in semi-supervised few-shot learning (Ren et al. 2018).
+
+    Args:
+        here: dataset, experiment, layers and distances; see `stages.codes.spaces`.
+        counts: of how many nearest images.
+    """
+    for space in codes.expanded_spaces(*here, counts, block_bytes=_BLOCK_BYTES):
+        yield dataclasses.replace(space, codes=space.queries, queries=None)
+
+
 def main(name: str) -> None:
     """Score one experiment on every task set of its dataset."""
     settings = params.load()
@@ -73,7 +90,8 @@ def score(name: str, experiment: params.Experiment, workers: Here | OnDask) -> N
     widest = max(tasks.values(), key=lambda drawn: drawn.shape[1])
     courses: list[tuple] = []
     layers, distances = experiment.codes.layers, experiment.oneshot.distances
-    for space in codes.spaces(experiment.dataset, name, layers, distances):
+    here = experiment.dataset, name, layers, distances
+    for space in itertools.chain(codes.spaces(*here), expanded(here, experiment.oneshot.expansion)):
         shared = workers.share(space.codes)
         for each, drawn in tasks.items():
             measure = functools.partial(one_shot_hits, head=space.head)
@@ -81,6 +99,8 @@ def score(name: str, experiment: params.Experiment, workers: Here | OnDask) -> N
                 hits = in_blocks(measure, shared, drawn, labels, workers)
             found[each][space.keys] = figures(hits)
             print(f"{name}: {each}: {'/'.join(space.keys)} {hits.mean():.3f}", flush=True)
+        if space.keys[0] == "expanded":
+            continue
         measure = functools.partial(hits_by_ways, head=space.head)
         by_ways = in_blocks(measure, shared, widest, labels, workers)
         for ways, hits in enumerate(by_ways.T, 2):  # means over choices: the interval is too wide

@@ -238,6 +238,7 @@ class OneShot(Section):
         list[Distance | Literal["learned"]],
         pydantic.Field(min_length=1),
     ]
+    expansion: list[Count]
 
 
 class Pictures(Section):

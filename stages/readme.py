@@ -152,6 +152,38 @@ def measured(settings: params.Params) -> str:
     return _HEAD + "".join(lines)
 
 
+def expanded(settings: params.Params) -> str:
+    """Return figures of expanded codes in Markdown: a row for each experiment, layer and measure.
+
+    Each by the distance that is best on average over the numbers of nearest images.
+    """
+    rows: list[tuple[list[str], dict[int, str]]] = []
+    for name, experiment in settings.experiments.items():
+        folder = Path("metrics", experiment.dataset, name)
+        oneshot = read_metrics(folder, "oneshot")
+        scored = [(f"{label(each)} one-shot", "accuracy", oneshot[each]) for each in oneshot]
+        scored.append(("retrieval, mAP", _MAP, read_metrics(folder, "retrieval")))
+        for title, measure, figures in scored:
+            for layer, distances in figures.get("expanded", {}).items():
+                of_layer = f", {layer}" if len(experiment.codes.layers) > 1 else ""
+                courses = {
+                    distance: {0: figures[layer][distance][measure]}
+                    | {int(count): row[measure] for count, row in by_count.items()}
+                    for distance, by_count in distances.items()
+                }
+                best = max(courses, key=lambda distance: sum(courses[distance].values()))
+                cells = {count: percent(figure) for count, figure in courses[best].items()}
+                rows.append(([name, title + of_layer, label(best)], cells))
+    counts = sorted({count for _, cells in rows for count in cells})
+    head = ["experiment", "measured", "distance", *map(str, counts)]
+    lines = [
+        " | ".join([*first, *(cells.get(each, "") for each in counts)]) for first, cells in rows
+    ]
+    return f"| {' | '.join(head)} |\n|---|---|---|{'--:|' * len(counts)}\n" + "".join(
+        f"| {line} |\n" for line in lines
+    )
+
+
 def costs(settings: params.Params) -> str:
     """Return what one setting costs, in Markdown: a row for each two experiments that differ in it.
 
@@ -247,7 +279,8 @@ def _cells(figures: dict, layer: str, measure: str) -> Iterator[str]:
 
 
 _TABLES: dict[str, Callable[[params.Params], str]] = {
-    each.__name__: each for each in (overview, costs, seeds_overview, reproduced, measured, seeds)
+    each.__name__: each
+    for each in (overview, costs, seeds_overview, reproduced, measured, expanded, seeds)
 }
 _DOCUMENTS = ("README.md", "docs/results.md")
 _MARKED = re.compile(  # a table that does not end takes none of what comes after it

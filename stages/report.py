@@ -73,7 +73,7 @@ def courses(results: dict[str, dict], part: str, *, x: str, y: str) -> markupsaf
 
     Args:
         results: what was read.
-        part: `ways`, `recall` or `expansion`.
+        part: `ways`, `recall`, `expansion` or `unlabelled`.
         x: the name of the horizontal axis.
         y: that of the vertical one.
     """
@@ -92,6 +92,27 @@ def courses(results: dict[str, dict], part: str, *, x: str, y: str) -> markupsaf
         return None
     courses = [Line(name, points, number) for number, (name, points) in enumerate(drawn.items())]
     return drawings.lines(part, courses, x=x, y=y)
+
+
+def unlabelled(results: dict[str, dict]) -> dict[str, dict]:
+    """Return the courses of one-shot accuracy by the nearest images averaged with each.
+
+    Returns:
+        By experiment, under `unlabelled`, the points of each series as `courses` draws them, of the
+        tasks with the most ways.
+    """
+    found: dict[str, dict] = {}
+    for experiment, parts in results.items():
+        sets = (parts["oneshot"] or {}).values()
+        scores = min(sets, key=lambda scores: scores["chance"], default={})
+        found[experiment] = {"unlabelled": {}}
+        for layer, distances in scores.get("expanded", {}).items():
+            for distance, by_count in distances.items():
+                own = {"0": scores[layer][distance]}
+                found[experiment]["unlabelled"][f"{layer}/{distance}"] = [
+                    (int(count), figures["accuracy"]) for count, figures in (own | by_count).items()
+                ]
+    return found
 
 
 def compression(
@@ -311,6 +332,7 @@ def main(dataset: str) -> None:
         oneshot=oneshot,
         retrieval=retrieval,
         ways=courses(results, "ways", x="ways", y="accuracy"),
+        unlabelled=courses(unlabelled(results), "unlabelled", x="nearest", y="accuracy"),
         recall=courses(results, "recall", x="recall", y="precision"),
         compression=compression(results, published),
         expansion=courses(results, "expansion", x="nearest", y="mAP"),

@@ -30,6 +30,7 @@ _LABELS = {
 
 
 Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
+_Count = Annotated[str, pydantic.Field(pattern="^[1-9][0-9]*$")]  # a key
 
 
 class _Metrics(pydantic.BaseModel):
@@ -57,6 +58,7 @@ class _OneShot(_Metrics):
     tasks: int
     pixels: dict[str, _Accuracy] = {}
     untrained: dict[str, dict[str, _Accuracy]] = {}
+    expanded: dict[str, dict[str, dict[_Count, _Accuracy]]] = {}
     __pydantic_extra__: dict[str, dict[str, _Accuracy]]
 
 
@@ -76,10 +78,8 @@ class _Retrieval(_Metrics):
     queries: int
     pixels: dict[str, _Precision] = {}
     untrained: dict[str, dict[str, _Precision]] = {}
-    pca: dict[str, dict[Annotated[str, pydantic.Field(pattern="^[1-9][0-9]*$")],
-                        dict[str, _Precision]]] = {}  # fmt: skip
-    expanded: dict[str, dict[str, dict[Annotated[str, pydantic.Field(pattern="^[1-9][0-9]*$")],
-                                       _Precision]]] = {}  # fmt: skip
+    pca: dict[str, dict[_Count, dict[str, _Precision]]] = {}
+    expanded: dict[str, dict[str, dict[_Count, _Precision]]] = {}
     search: dict[str, dict[str, dict[str, _Searched]]] = {}
     __pydantic_extra__: dict[str, dict[str, _Precision]]
 

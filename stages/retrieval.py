@@ -6,7 +6,6 @@ found:
 data/pictures/<dataset>/<experiment>/<layer>.png
 """
 
-import dataclasses
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,6 @@ from stages import codes, files, params, pictures
 from stages.command import UserError, run
 from stages.engine import engine
 from stages.measures.compression import compressed
-from stages.measures.expansion import expanded
 from stages.measures.intervals import bootstrap_mean
 from stages.measures.ranking import RECALLS, chance_average_precision, retrieval_scores
 from stages.measures.search import exact_search, index_search, search_scores
@@ -72,30 +70,6 @@ def compressed_spaces(
             for each, kinds in compressed(unseen, seen, dimensions, seed=seed):
                 for kind, cut in kinds.items():
                     yield codes.Space(("pca", layer, str(each), kind), cut)
-
-
-def expanded_spaces(
-    dataset: str, name: str, layers: list[str], chosen: params.Retrieval
-) -> Iterator[codes.Space]:
-    """Yield an experiment's trained codes, each asked for together with those nearest to it.
-
-    Args:
-        dataset: the dataset's name.
-        name: the experiment's name.
-        layers: names of the layers whose codes were written.
-        chosen: the experiment's params of retrieval.
-
-    Raises:
-        UserError: for files that are missing or damaged.
-    """
-    if not chosen.query_expansion:
-        return
-    memory = chosen.memory * 2**20
-    for space in codes.trained_spaces(dataset, name, layers, chosen.distances):
-        with codes.refused(dataset, name):
-            for count, queries in expanded(space.codes, chosen.query_expansion, block_bytes=memory):
-                keys = ("expanded", *space.keys, str(count))
-                yield dataclasses.replace(space, keys=keys, queries=queries)
 
 
 def searches(
@@ -167,7 +141,9 @@ def main(name: str) -> None:
     scored = itertools.chain(
         codes.spaces(*here, chosen.distances),
         compressed_spaces(*here, chosen.dimensions, seed=settings.seed),
-        expanded_spaces(*here, chosen),
+        codes.expanded_spaces(
+            *here, chosen.distances, chosen.query_expansion, block_bytes=chosen.memory * 2**20
+        ),
     )
     with engine(settings.cluster.scheduler) as workers:
         for space in scored:

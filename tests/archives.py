@@ -501,6 +501,7 @@ def _shrink(experiment: dict, split: dict) -> None:
         each | {"epochs": 1} for each in training["progressive_resizing"][: _EPOCHS - 1]
     ]
     experiment["codes"] |= {"batch": 50, "pairs": 20, "seen": 3}
+    experiment["oneshot"] |= {"expansion": [3, 1, 10_000]}
     pictures = {"queries": 3, "nearest": 2}
     retrieval = {"resamples": 20, "memory": 1, "dimensions": [2, 4, 512], "pictures": pictures}
     experiment["retrieval"] |= retrieval | {"query_expansion": [3, 1, 10_000]}

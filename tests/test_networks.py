@@ -117,6 +117,22 @@ def test_layers_side_by_side_are_each_of_unit_length_and_a_feature_map_is_its_fi
     np.testing.assert_allclose(joined, np.hstack(expected), rtol=1e-5)
 
 
+def test_layers_side_by_side_may_be_of_any_shape():
+    build = importlib.import_module("stages.networks.resnet9").build
+    chosen = {"scale": 1 / 255, "offset": 0.0, "stem": 2, "stride": 1, "filters": [3, 5]}
+    network = build(
+        (12, 12, 3), **chosen, momentum=0.9, fused=False, pool="max", dense=None, members=2
+    )
+    images = np.random.default_rng(1).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
+    of_members = network.layers[-1].name  # (batch, members, dim), as the objective takes it
+    code = np.asarray(
+        keras.Model(network.input, code_of(network, f"{of_members}+add_of_member_2"))(images)
+    )
+    assert network.get_layer(of_members).output.shape == (None, 2, 5)
+    assert code.shape == (4, 2 * 5 + 3)
+    np.testing.assert_allclose(np.linalg.norm(code[:, :10], axis=1), 1, rtol=1e-5)
+
+
 @pytest.mark.parametrize("dense", [None, 7])
 def test_an_ensemble_is_trained_as_its_members_are_alone(dense):
     build = importlib.import_module("stages.networks.resnet9").build

@@ -131,7 +131,7 @@ def test_oneshot_json(project):
     four = found["4-way"]
     assert (four["chance"], four["tasks"]) == (0.25, 60)
     distances = {"l2", "l2_normalised", "centred_l2_normalised"}
-    assert set(four) == {"chance", "tasks", "neural_codes", "pixels", "untrained"}
+    assert set(four) == {"chance", "tasks", "neural_codes", "pixels", "untrained", "expanded"}
     assert set(four["neural_codes"]) == distances | {"learned"}
     assert set(four["pixels"]) == set(four["untrained"]["neural_codes"]) == distances
     for row in four["pixels"].values():
@@ -296,6 +296,28 @@ def test_one_shot_accuracies_are_those_worked_out_by_hand(project, name):
             )
             for keys, images in spaces_by_hand(dataset, name, distances).items()
         })  # fmt: skip
+
+
+def test_with_unlabelled_images_at_hand_each_code_is_a_mean_with_those_nearest(project):
+    given, _ = project
+    name = "cifar100-siamese"
+    distances = given["experiments"][name]["oneshot"]["distances"]
+    spaces = spaces_by_hand("cifar100", name, distances)
+    labels, drawn = labels_by_hand("cifar100"), np.load("data/tasks/cifar100/4-way.npy")
+    found = metrics(given, name, "oneshot")["4-way"]["expanded"]["neural_codes"]
+    assert list(found) == distances
+    for distance in distances[:-1]:  # but for the learned one, which is no other space
+        images = spaces["neural_codes", distance]
+        nearest = squared(images[:, None] - images).argsort(axis=1)  # each itself first
+        assert list(found[distance]) == ["1", "3"]  # others than 48 images there are not
+        for count, figures in found[distance].items():
+            means = images[nearest[:, : int(count) + 1]].mean(axis=1)
+            low, high = (
+                one_shot_by_hand(means, labels, drawn, squared, nearer)["accuracy"]
+                for nearer in (-1, 1)
+            )
+            assert low - 1e-6 <= figures["accuracy"] <= high + 1e-6
+            assert figures["ci95_low"] < figures["accuracy"] < figures["ci95_high"]
 
 
 @pytest.mark.parametrize("name", SIAMESE)

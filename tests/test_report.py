@@ -426,6 +426,24 @@ def test_expanded_queries_are_drawn_in_the_best_space():
     assert legend == ["toy-siamese: neural codes, L2-normalised"]
 
 
+def test_accuracy_with_unlabelled_images_is_drawn_in_the_best_space():
+    assert "unlabelled" not in Page().text
+    path = Path("metrics/toy/toy-siamese/oneshot.json")
+    found = json.loads(path.read_text())
+    own = found["3-way"]["neural_codes"]
+    assert set(own) >= {"l2", "l2_normalised"}
+    found["3-way"]["expanded"] = {
+        "neural_codes": {
+            distance: {"5": own[distance] | {"accuracy": figure}}
+            for distance, figure in (("l2", 0.1), ("l2_normalised", 0.97))
+        }
+    }
+    write(path, found)
+    drawing = Page().html.split("With unlabelled images at hand")[1].split("</svg>")[0]
+    legend = re.findall(r">([^<>]*neural codes[^<>]*)</text>", drawing)
+    assert legend == ["toy-siamese: neural codes, L2-normalised"]
+
+
 def test_without_compressed_codes_there_is_no_section_of_them(page):
     assert "In fewer dimensions" not in page.text
 
