@@ -53,7 +53,19 @@ class _Precision(_Figures):
     mean_average_precision: Finite
 
 
-class _OneShot(_Metrics):
+class _Scored(_Metrics):
+    """What is expanded is shown beside the same codes as they are, so they have to be there."""
+
+    @pydantic.model_validator(mode="after")
+    def _with_those_as_they_are(self) -> "_Scored":
+        for layer, distances in self.expanded.items():
+            for distance in distances:
+                if distance not in (self.__pydantic_extra__ or {}).get(layer, {}):
+                    raise ValueError(f"expanded/{layer}/{distance}, but no {layer}/{distance}")
+        return self
+
+
+class _OneShot(_Scored):
     chance: Finite
     tasks: int
     pixels: dict[str, _Accuracy] = {}
@@ -73,7 +85,7 @@ _NAMES = ("series", "index")  # columns of a CSV file that hold words
 _SEARCHED = (*_Searched.model_fields, "build_seconds", "query_milliseconds")
 
 
-class _Retrieval(_Metrics):
+class _Retrieval(_Scored):
     chance: Finite
     queries: int
     pixels: dict[str, _Precision] = {}

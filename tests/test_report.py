@@ -444,6 +444,21 @@ def test_accuracy_with_unlabelled_images_is_drawn_in_the_best_space():
     assert legend == ["toy-siamese: neural codes, L2-normalised"]
 
 
+@pytest.mark.parametrize("part", ["oneshot", "retrieval"])
+@pytest.mark.parametrize("place", ["neural_codes/nowhere", "nowhere/l2"])
+def test_figures_of_expanded_codes_need_those_of_the_same_codes_as_they_are(part, place):
+    path = Path(f"metrics/toy/toy-siamese/{part}.json")
+    found = json.loads(path.read_text())
+    scored = found.get("3-way", found)
+    layer, distance = place.split("/")
+    scored["expanded"] = {layer: {distance: {"5": scored["neural_codes"]["l2"]}}}
+    write(path, found)
+    with pytest.raises(
+        UserError, match=rf"{part}\.json: .*expanded/{place}, but no {place}; delete"
+    ):
+        report.main("toy")
+
+
 def test_without_compressed_codes_there_is_no_section_of_them(page):
     assert "In fewer dimensions" not in page.text
 
