@@ -14,6 +14,7 @@ from stages import files, params, published, questions, spread
 from stages.command import UserError, run
 from stages.results import (
     best_of,
+    expanded_courses,
     label,
     minutes,
     percent,
@@ -139,10 +140,7 @@ def measured(settings: params.Params) -> str:
         network = read_metrics(folder, "network")
         first = [name, f"{network['parameters']:,}", _minutes(read_metrics(folder, "run"))]
         first.append(_seen(network["seen"]["test"]))
-        oneshot = read_metrics(folder, "oneshot")
-        retrieval = read_metrics(folder, "retrieval")
-        scored = [(f"{label(each)} one-shot", "accuracy", oneshot[each]) for each in oneshot]
-        scored.append(("retrieval, mAP", "mean_average_precision", retrieval))
+        scored = list(_scored(folder))
         for layer in experiment.codes.layers:
             of_layer = f", {layer}" if len(experiment.codes.layers) > 1 else ""
             for title, measure, figures in scored:
@@ -159,21 +157,15 @@ def expanded(settings: params.Params) -> str:
     """
     rows: list[tuple[list[str], dict[int, str]]] = []
     for name, experiment in settings.experiments.items():
-        folder = Path("metrics", experiment.dataset, name)
-        oneshot = read_metrics(folder, "oneshot")
-        scored = [(f"{label(each)} one-shot", "accuracy", oneshot[each]) for each in oneshot]
-        scored.append(("retrieval, mAP", _MAP, read_metrics(folder, "retrieval")))
-        for title, measure, figures in scored:
-            for layer, distances in figures.get("expanded", {}).items():
+        for title, measure, figures in _scored(Path("metrics", experiment.dataset, name)):
+            best: dict[str, tuple[str, dict[int, float]]] = {}
+            for (layer, distance), course in expanded_courses(figures, measure).items():
+                if layer not in best or sum(course.values()) > sum(best[layer][1].values()):
+                    best[layer] = distance, course
+            for layer, (distance, course) in best.items():
                 of_layer = f", {layer}" if len(experiment.codes.layers) > 1 else ""
-                courses = {
-                    distance: {0: figures[layer][distance][measure]}
-                    | {int(count): row[measure] for count, row in by_count.items()}
-                    for distance, by_count in distances.items()
-                }
-                best = max(courses, key=lambda distance: sum(courses[distance].values()))
-                cells = {count: percent(figure) for count, figure in courses[best].items()}
-                rows.append(([name, title + of_layer, label(best)], cells))
+                cells = {count: percent(figure) for count, figure in course.items()}
+                rows.append(([name, title + of_layer, label(distance)], cells))
     counts = sorted({count for _, cells in rows for count in cells})
     head = ["experiment", "measured", "distance", *map(str, counts)]
     lines = [
@@ -250,6 +242,13 @@ def _above(row: dict[str, Any]) -> str:
         return "–"
     ends = (points(compared[end]) for end in ("ci95_low", "ci95_high"))
     return f"{row['against']}: {points(compared['difference'])} ({' to '.join(ends)})"
+
+
+def _scored(folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield what is measured on unseen classes: its name, the figure that counts, and scores."""
+    for tasks, scores in read_metrics(folder, "oneshot").items():
+        yield f"{label(tasks)} one-shot", "accuracy", scores
+    yield "retrieval, mAP", _MAP, read_metrics(folder, "retrieval")
 
 
 def _interval(figures: dict[str, float]) -> str:

@@ -19,7 +19,7 @@ from stages.choices import mark
 from stages.command import UserError, run
 from stages.drawings import Line
 from stages.measures.statistics import code_statistics
-from stages.results import best_of, label, read_results, rows_of
+from stages.results import best_of, expanded_courses, label, read_results, rows_of
 
 _PICTURED = 4  # tasks chosen right, and as many chosen wrong, of each experiment
 _FOUND = params.Pictures(queries=10, nearest=5)  # pictured of each layer
@@ -105,13 +105,10 @@ def unlabelled(results: dict[str, dict]) -> dict[str, dict]:
     for experiment, parts in results.items():
         sets = (parts["oneshot"] or {}).values()
         scores = min(sets, key=lambda scores: scores["chance"], default={})
-        found[experiment] = {"unlabelled": {}}
-        for layer, distances in scores.get("expanded", {}).items():
-            for distance, by_count in distances.items():
-                own = {"0": scores[layer][distance]}
-                found[experiment]["unlabelled"][f"{layer}/{distance}"] = [
-                    (int(count), figures["accuracy"]) for count, figures in (own | by_count).items()
-                ]
+        series = expanded_courses(scores, "accuracy").items()
+        found[experiment] = {
+            "unlabelled": {"/".join(keys): list(course.items()) for keys, course in series}
+        }
     return found
 
 

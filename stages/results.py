@@ -297,6 +297,26 @@ def rows_of(scores: dict[str, dict]) -> Iterator[Row]:
                     yield Row(experiment, layer, False, untrained)
 
 
+def expanded_courses(
+    scores: dict[str, Any], measure: str
+) -> dict[tuple[str, str], dict[int, float]]:
+    """Return figures by how many nearest images' codes are averaged with each; 0: the codes alone.
+
+    Args:
+        scores: the content of retrieval.json or of one task set in oneshot.json.
+        measure: which figure.
+
+    Returns:
+        By (layer, distance) the figures, by the number of nearest images; none without any.
+    """
+    return {
+        (layer, distance): {0: scores[layer][distance][measure]}
+        | {int(count): figures[measure] for count, figures in by_count.items()}
+        for layer, distances in scores.get("expanded", {}).items()
+        for distance, by_count in distances.items()
+    }
+
+
 def best_of(scores: dict[str, Any], measure: str) -> dict[str, Any] | None:
     """Return the best figures of an experiment's trained layers, None without any.
 
