@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from stages import files
 from stages.command import UserError
 
 
@@ -172,5 +173,5 @@ def load_weights(model: keras.Model, path: Path) -> None:
     except (OSError, ValueError, KeyError, RuntimeError) as error:  # RuntimeError: HDF5's
         raise UserError(
             f"{path}: no weights of this network in it ({str(error)[:200]}); "
-            "delete it and run dvc repro"
+            f"delete it and run {files.maker_of(path)}"
         ) from None

@@ -150,8 +150,8 @@ def _head(folder: Path, name: str) -> tuple[np.ndarray, float]:
     if not (folder / "head.npy").exists():
         raise UserError(
             f"{folder}/head.npy: no such file; where the objective learns a distance, run the "
-            "stage that makes it: dvc repro; where it has none, take 'learned' out of "
-            f"params.yaml: experiments.{name}.oneshot.distances"
+            f"stage that makes it: {files.maker_of(folder)}; where it has none, take 'learned' "
+            f"out of params.yaml: experiments.{name}.oneshot.distances"
         )
     head = files.read_array(folder / "head.npy", dtype="float32", dimensions=1)
     return head[:-1], float(head[-1])

@@ -19,6 +19,15 @@ import numpy as np
 
 from stages.command import UserError
 
+_STAGES = {  # that make the folders below data/ and the files of an experiment's metrics
+    **{"raw": "download", "arrays": "prepare", "tasks": "tasks"},
+    **dict.fromkeys(["models", "run.json", "history.csv"], "train"),
+    **dict.fromkeys(["codes", "network.json"], "encode"),
+    **dict.fromkeys(["oneshot.json", "ways.csv"], "oneshot"),
+    **dict.fromkeys(["pictures", "retrieval.json", "recall.csv", "search.csv"], "retrieval"),
+    **dict.fromkeys(["compression.csv", "expansion.csv"], "retrieval"),
+}
+
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -71,6 +80,28 @@ def forget_states(stage: str, name: str) -> None:
         shutil.rmtree(state)
 
 
+def maker_of(path: str | Path) -> str:
+    """Return the command that makes a file or a folder: `dvc repro encode@digits-siamese`.
+
+    It names no stage for what none makes by itself.
+    """
+    match Path(path).parts:
+        case ("data", ("raw" | "arrays" | "tasks") as made, key, *_):
+            stage = _STAGES[made]
+        case ("data", made, _, key, *_) | ("metrics", _, key, made) if made in _STAGES:
+            stage = _STAGES[made]
+        case ("metrics", "seeds" as stage, key):
+            pass
+        case _:
+            return "dvc repro"
+    return f"dvc repro {stage}@{key.partition('.')[0]}"
+
+
+def missing(path: str | Path) -> UserError:
+    """Return what is to be said of a file that is not there."""
+    return UserError(f"{path}: no such file; run the stage that makes it: {maker_of(path)}")
+
+
 def read_array(path: str | Path, *, dtype: str, dimensions: int) -> np.ndarray:
     """Return the array of a .npy file, memory-mapped read-only.
 
@@ -85,15 +116,15 @@ def read_array(path: str | Path, *, dtype: str, dimensions: int) -> np.ndarray:
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run the stage that makes it: dvc repro") from None
+        raise missing(path) from None
     except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
         raise UserError(
-            f"{path}: damaged .npy file ({error}); delete it and run dvc repro"
+            f"{path}: damaged .npy file ({error}); delete it and run {maker_of(path)}"
         ) from None
     if (array.dtype, array.ndim) != (dtype, dimensions):
         raise UserError(
             f"{path}: expected {dtype} with {dimensions} axes, found {array.dtype} with "
-            f"{array.ndim}; delete it and run dvc repro"
+            f"{array.ndim}; delete it and run {maker_of(path)}"
         )
     return array
 
@@ -134,7 +165,10 @@ def folder(*parts: str) -> list[Path]:
     """
     found = sorted(Path(*parts).glob("*.npy"))
     if not found:
-        raise UserError(f"{Path(*parts)}: no arrays in it; run the stage that makes it: dvc repro")
+        raise UserError(
+            f"{Path(*parts)}: no arrays in it; run the stage that makes it: "
+            f"{maker_of(Path(*parts))}"
+        )
     return found
 
 
@@ -181,10 +215,10 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run the stage that makes it: dvc repro") from None
+        raise missing(path) from None
     except ValueError as error:
         raise UserError(
-            f"{path}: damaged JSON file ({error}); delete it and run dvc repro"
+            f"{path}: damaged JSON file ({error}); delete it and run {maker_of(path)}"
         ) from None
 
 
@@ -200,7 +234,9 @@ def read_classes(dataset: str) -> dict[str, list[str]]:
             isinstance(name, str) for name in seen + unseen
         ):
             return names
-    raise UserError(f"{path}: expected names of seen and unseen classes; delete it, run dvc repro")
+    raise UserError(
+        f"{path}: expected names of seen and unseen classes; delete it and run {maker_of(path)}"
+    )
 
 
 def write_text(path: str | Path, text: str) -> None:

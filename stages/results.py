@@ -216,7 +216,9 @@ def read_metrics(folder: Path, part: str) -> dict[str, Any]:
     except pydantic.ValidationError as error:
         problem = error.errors()[0]
         place = "/".join(map(str, problem["loc"])) or "all of it"
-        raise UserError(f"{path}: {place}: {problem['msg']}; delete it and run dvc repro") from None
+        raise UserError(
+            f"{path}: {place}: {problem['msg']}; delete it and run {files.maker_of(path)}"
+        ) from None
     return content
 
 
@@ -273,7 +275,8 @@ def _read_table(path: Path, *columns: str) -> list[dict[str, str]]:
                     raise ValueError(f"{value!r} is no figure of {name}")
     except (ValueError, csv.Error) as error:
         raise UserError(
-            f"{path}: damaged CSV file ({str(error)[:200]}); delete it and run dvc repro"
+            f"{path}: damaged CSV file ({str(error)[:200]}); delete it and run "
+            f"{files.maker_of(path)}"
         ) from None
     return table
 

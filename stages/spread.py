@@ -42,7 +42,7 @@ def read(name: str) -> _Spread:
             raise ValueError("a figure has not a value of every seed")
     except ValueError as error:  # pydantic's, too
         raise UserError(
-            f"{path}: damaged ({str(error)[:200]}); delete it and run dvc repro"
+            f"{path}: damaged ({str(error)[:200]}); delete it and run {files.maker_of(path)}"
         ) from None
     return found
 

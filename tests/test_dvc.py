@@ -8,7 +8,7 @@ import yaml
 from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 
-from stages import params
+from stages import files, params
 
 ROOT = Path(__file__).parent.parent
 
@@ -100,6 +100,16 @@ def test_no_setting_turns_the_run_cache_off():
         for out in stage.outs:
             assert not out.persist, f"{stage.name}: {out}"
             assert out.use_cache or out.metric or out.plot, f"{stage.name}: {out}"
+
+
+@pytest.mark.parametrize("name", [name for name in STAGES if not name.startswith("report@")])
+def test_a_file_that_is_missing_is_traced_to_its_stage(name):
+    """Pages, which nothing reads, are left out."""
+    for out in STAGES[name].outs:
+        there = name if "@" in name else ""
+        assert files.maker_of(out.def_path) == f"dvc repro {there}".rstrip(), out
+        if out.def_path.startswith("data/") and not Path(out.def_path).suffix:
+            assert files.maker_of(f"{out.def_path}/trained/L5.npy") == f"dvc repro {there}"
 
 
 def params_of(name: str) -> set[str]:

@@ -345,6 +345,7 @@ def without(project, case):
 def test_a_missing_input_is_one_line_that_says_what_to_do(ended, name, path):
     done, before, after = ended(without, (name, path))
     assert_one_line(done, path, "dvc repro")
+    assert re.search("dvc repro (download|prepare|tasks|train|encode)@", done.stderr)
     assert after == before
 
 
@@ -361,7 +362,7 @@ def test_a_page_says_which_codes_are_missing(ended):
     done, page = ended(page_without, "data/codes")
     assert_done(done)
     assert f"{CODES}/trained/neural_codes.npy: no such file" in page
-    assert "dvc repro" in page
+    assert "dvc repro encode@" in page
 
 
 # A training whose images change, whose disk and memory are full, whose weights are no numbers

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stages import files
 from stages.command import UserError
 
 _LARGEST_ARCHIVE = 2**30  # bytes unpacked; the largest official one has a quarter of it
@@ -110,7 +111,7 @@ def reading_zip(path: Path) -> Iterator[zipfile.ZipFile]:
                 )
             yield archive
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run the stage that makes it: dvc repro") from None
+        raise files.missing(path) from None
     except (
         zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError,
         NotImplementedError, RuntimeError,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from stages import files
 from stages.command import UserError
 from stages.readers import Contents, Part, check_path, class_sorted
 
@@ -147,7 +148,7 @@ def _members(path: Path) -> dict[str, dict]:
             while whole.read(2**20):  # to the end, where gzip keeps the checksum of it all
                 whole.seek(whole.tell())
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run the stage that makes it: dvc repro") from None
+        raise files.missing(path) from None
     except (tarfile.TarError, OSError, EOFError, zlib.error, RecursionError) as error:
         raise UserError(f"{path}: damaged archive ({error}); download it again") from None
     for name in wanted:
