@@ -111,7 +111,7 @@ def lines(
         drawn: the lines.
         x: what the horizontal axis shows; whole numbers if they are `ways`.
         y: what the vertical one shows, in percent.
-        scale: of the horizontal axis, linear or log.
+        scale: of the horizontal axis: linear, log, or symlog, which has a place for 0.
         top: the highest figure of several drawings side by side; None for a drawing by itself.
     """
     with matplotlib.rc_context(_STYLE):
@@ -127,8 +127,8 @@ def lines(
                 markersize=3.5,
                 label=line.name,
             )
-        if scale == "log":
-            axes.set_xscale("log", base=2)
+        if scale != "linear":
+            axes.set_xscale(scale, base=2)
             ticks = sorted({point[0] for line in drawn for point in line.points})
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.minorticks_off()

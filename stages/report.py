@@ -68,7 +68,9 @@ def sections(results: dict[str, dict]) -> tuple[list[dict], dict | None]:
     )
 
 
-def courses(results: dict[str, dict], part: str, *, x: str, y: str) -> markupsafe.Markup | None:
+def courses(
+    results: dict[str, dict], part: str, *, x: str, y: str, scale: str = "linear"
+) -> markupsafe.Markup | None:
     """Draw a course of each layer, by its best distance, and of pixels; None without any.
 
     Args:
@@ -76,6 +78,7 @@ def courses(results: dict[str, dict], part: str, *, x: str, y: str) -> markupsaf
         part: `ways`, `recall`, `expansion` or `unlabelled`.
         x: the name of the horizontal axis.
         y: that of the vertical one.
+        scale: of the horizontal axis; see `drawings.lines`.
     """
     drawn: dict[str, list[tuple[float, float]]] = {}
     for experiment, found in results.items():
@@ -91,7 +94,7 @@ def courses(results: dict[str, dict], part: str, *, x: str, y: str) -> markupsaf
     if not drawn:
         return None
     courses = [Line(name, points, number) for number, (name, points) in enumerate(drawn.items())]
-    return drawings.lines(part, courses, x=x, y=y)
+    return drawings.lines(part, courses, x=x, y=y, scale=scale)
 
 
 def unlabelled(results: dict[str, dict]) -> dict[str, dict]:
@@ -329,10 +332,12 @@ def main(dataset: str) -> None:
         oneshot=oneshot,
         retrieval=retrieval,
         ways=courses(results, "ways", x="ways", y="accuracy"),
-        unlabelled=courses(unlabelled(results), "unlabelled", x="nearest", y="accuracy"),
+        unlabelled=courses(
+            unlabelled(results), "unlabelled", x="nearest", y="accuracy", scale="symlog"
+        ),
         recall=courses(results, "recall", x="recall", y="precision"),
         compression=compression(results, published),
-        expansion=courses(results, "expansion", x="nearest", y="mAP"),
+        expansion=courses(results, "expansion", x="nearest", y="mAP", scale="symlog"),
         searches=searches(results),
         found=found_images(dataset, results),
         curves={
