@@ -13,6 +13,7 @@ from typing import Any
 import markupsafe
 import numpy as np
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 
 from stages import choices, codes, drawings, files, pages, params, pictures, thumbnails
 from stages.choices import mark
@@ -282,7 +283,8 @@ def map_of(
     rows = np.arange(len(unseen) * unseen.shape[1]).reshape(unseen.shape[:2])[:classes, :each]
     flat = chosen.space.codes[rows.ravel()]
     perplexity = min(30, (len(flat) - 1) / 3)
-    places = TSNE(perplexity=perplexity, init="random", random_state=seed).fit_transform(flat)
+    with threadpool_limits(1):  # more of them spin on a busy machine: a minute, not a second
+        places = TSNE(perplexity=perplexity, init="random", random_state=seed).fit_transform(flat)
     places -= places.min(axis=0)
     places /= np.maximum(places.max(axis=0), 1e-9)
     images = unseen[:classes, :each].reshape(-1, *unseen.shape[2:])

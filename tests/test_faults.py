@@ -104,7 +104,6 @@ def around(folder: Path) -> dict[str, str]:
     return {
         "NEURAL_CODES_MIRROR": str(folder / "mirror"),
         "DVC_SITE_CACHE_DIR": str(folder / "site"),
-        "OMP_NUM_THREADS": "1",  # threads of the map of a page that wait for each other spin
     }
 
 
