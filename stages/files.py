@@ -19,8 +19,8 @@ import numpy as np
 
 from stages.command import UserError
 
-_STAGES = {  # that make the folders below data/ and the files of an experiment's metrics
-    **{"raw": "download", "arrays": "prepare", "tasks": "tasks"},
+_STAGES = {  # that make what stands below data/ and metrics/
+    **{"raw": "download", "arrays": "prepare", "tasks": "tasks", "seeds": "seeds"},
     **dict.fromkeys(["models", "run.json", "history.csv"], "train"),
     **dict.fromkeys(["codes", "network.json"], "encode"),
     **dict.fromkeys(["oneshot.json", "ways.csv"], "oneshot"),
@@ -86,15 +86,14 @@ def maker_of(path: str | Path) -> str:
     It names no stage for what none makes by itself.
     """
     match Path(path).parts:
-        case ("data", ("raw" | "arrays" | "tasks") as made, key, *_):
-            stage = _STAGES[made]
-        case ("data", made, _, key, *_) | ("metrics", _, key, made) if made in _STAGES:
-            stage = _STAGES[made]
-        case ("metrics", "seeds" as stage, key):
-            pass
-        case _:
-            return "dvc repro"
-    return f"dvc repro {stage}@{key.partition('.')[0]}"
+        case (
+            ("data", ("raw" | "arrays" | "tasks") as made, key, *_)
+            | ("data", made, _, key, *_)
+            | ("metrics", _, key, made)
+            | ("metrics", "seeds" as made, key)
+        ) if made in _STAGES:
+            return f"dvc repro {_STAGES[made]}@{key.partition('.')[0]}"
+    return "dvc repro"
 
 
 def missing(path: str | Path) -> UserError:

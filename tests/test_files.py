@@ -233,7 +233,7 @@ def test_a_missing_file_says_what_makes_it(tmp_path, read):
 def test_a_folder_without_arrays_says_what_makes_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for read, stage in ((files.read_splits, "prepare"), (files.read_tasks, "tasks")):
-        with pytest.raises(UserError, match=f"no arrays in it; .*dvc repro {stage}@digits"):
+        with pytest.raises(UserError, match=f"/digits: no arrays in it; .*repro {stage}@digits"):
             read("digits")
 
 
