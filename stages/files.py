@@ -162,12 +162,10 @@ def folder(*parts: str) -> list[Path]:
     Raises:
         UserError: when there are none.
     """
-    found = sorted(Path(*parts).glob("*.npy"))
+    path = Path(*parts)
+    found = sorted(path.glob("*.npy"))
     if not found:
-        raise UserError(
-            f"{Path(*parts)}: no arrays in it; run the stage that makes it: "
-            f"{maker_of(Path(*parts))}"
-        )
+        raise UserError(f"{path}: no arrays in it; run the stage that makes it: {maker_of(path)}")
     return found
 
 
