@@ -2,16 +2,16 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from stages import codes
+from stages import predictions
 from stages.command import UserError
 from stages.measures.comparison import paired_difference
 from stages.measures.confusion import choice_rates, likeness_order
-from stages.measures.episodes import hits_of, support_distances
+from stages.measures.episodes import hits_of
 from stages.thumbnails import picture
 
 _MOST_CLASSES = 40  # rows of a table that a person reads; more are shown by their groups
@@ -23,37 +23,33 @@ class Choices:
     """What one experiment chose.
 
     Attributes:
-        space: its codes, by the layer and distance that are best on these tasks.
-        distances: float32 (tasks, ways), of each support image from the query.
+        nearest: bool (tasks, ways), the support images nearest to the query: one, but for ties.
         hits: float64 (tasks,): 1 for a hit, 0 for a miss, a fraction for a tie.
     """
 
-    space: codes.Space
-    distances: np.ndarray
+    nearest: np.ndarray
     hits: np.ndarray
 
 
 def choices_of(
-    dataset: str, best: dict[str, dict[str, Any]], tasks: np.ndarray, labels: np.ndarray
+    dataset: str, names: Iterable[str], tasks: np.ndarray, labels: np.ndarray
 ) -> tuple[dict[str, Choices], dict[str, str]]:
-    """Return what each experiment chose, and, of those whose codes cannot be read, why.
+    """Return what each experiment chose, and, of those of which it is not known, why.
 
     Args:
         dataset: its name.
-        best: by experiment, the `layer` and `distance` by which it chooses.
-        tasks: int32 (tasks, 1 + ways).
+        names: of experiments that were scored on these tasks.
+        tasks: int32 (tasks, 1 + ways), those with the most ways.
         labels: int (images,), the class of each unseen image.
     """
     found, missing = {}, {}
-    for name, chosen in best.items():
+    for name in names:
         try:
-            space = next(codes.spaces(dataset, name, [chosen["layer"]], [chosen["distance"]]))
-            with codes.refused(dataset, name):
-                distances = support_distances(space.codes, tasks, head=space.head)
+            nearest = predictions.read_choices(dataset, name, tasks[:, 1:].shape)
         except UserError as error:
             missing[name] = str(error)
-            continue
-        found[name] = Choices(space, distances, hits_of(distances, labels[tasks]))
+        else:
+            found[name] = Choices(nearest, hits_of(~nearest, labels[tasks]))
     return found, missing
 
 
@@ -91,8 +87,7 @@ def by_class(
     if not found or not 2 <= len(names) <= _MOST_CLASSES:
         return None
     rates = {
-        name: choice_rates(each.distances, labels[tasks], len(names))
-        for name, each in found.items()
+        name: choice_rates(~each.nearest, labels[tasks], len(names)) for name, each in found.items()
     }
     order = likeness_order(np.mean(list(rates.values()), axis=0))
     best = max(found, key=lambda name: found[name].hits.mean())
@@ -162,11 +157,10 @@ def decided(choices: Choices, count: int) -> np.ndarray:
         int (tasks, 2): the row of a task, and the place of its choice in the support set. A task
         in which two images are equally near has no choice and is left out.
     """
-    distances = choices.distances
-    alone = (distances == distances.min(axis=1, keepdims=True)).sum(axis=1) == 1
+    alone = choices.nearest.sum(axis=1) == 1
     right = choices.hits == 1
     rows = np.concatenate([np.flatnonzero(alone & kind)[:count] for kind in (right, ~right)])
-    return np.stack([rows, distances.argmin(axis=1)[rows]], axis=1)
+    return np.stack([rows, choices.nearest.argmax(axis=1)[rows]], axis=1)
 
 
 def mark(chosen: bool, right: bool) -> str:

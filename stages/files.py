@@ -19,8 +19,9 @@ import numpy as np
 
 from stages.command import UserError
 
-_STAGES = {  # that make what stands below data/ and metrics/
+_STAGES = {  # that make what stands below data/, metrics/ and predictions/
     **{"raw": "download", "arrays": "prepare", "tasks": "tasks", "seeds": "seeds"},
+    "predictions": "predictions",
     **dict.fromkeys(["models", "run.json", "history.csv"], "train"),
     **dict.fromkeys(["codes", "network.json"], "encode"),
     **dict.fromkeys(["oneshot.json", "ways.csv"], "oneshot"),
@@ -89,6 +90,7 @@ def maker_of(path: str | Path) -> str:
         case (
             ("data", ("raw" | "arrays" | "tasks") as made, key, *_)
             | ("data", made, _, key, *_)
+            | ("predictions" as made, _, key, *_)
             | ("metrics", _, key, made)
             | ("metrics", "seeds" as made, key)
         ) if made in _STAGES:

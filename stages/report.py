@@ -1,6 +1,6 @@
 """Stage `report`: one page of all that was measured on a dataset.
 
-metrics/<dataset>/<experiment>, data/arrays, data/tasks, data/codes  ->  reports/<dataset>.html
+metrics/<dataset>, predictions/<dataset>, data/arrays, data/tasks  ->  reports/<dataset>.html
 
 The page is one file that asks nothing of a network. It shows the experiments that stand under
 metrics/<dataset>; what one of them lacks is said in its place. Here figures are gathered, drawn
@@ -12,22 +12,17 @@ from typing import Any
 
 import markupsafe
 import numpy as np
-from sklearn.manifold import TSNE
-from threadpoolctl import threadpool_limits
 
-from stages import choices, codes, drawings, files, pages, params, pictures, thumbnails
+from stages import choices, drawings, files, pages, params, pictures, predictions, thumbnails
 from stages.choices import mark
 from stages.command import UserError, run
 from stages.drawings import Line
-from stages.measures.statistics import code_statistics
-from stages.results import best_of, expanded_courses, label, read_results, rows_of
+from stages.results import best_of, expanded_courses, label, most_ways, read_results, rows_of
 
 _PICTURED = 4  # tasks chosen right, and as many chosen wrong, of each experiment
-_FOUND = params.Pictures(queries=10, nearest=5)  # pictured of each layer
 _PICTURE_BYTES = 4_500_000  # pixels of a whole page; many experiments picture fewer tasks each
 _EXAMPLES = 8  # images of a class that show what the data looks like
 _CLASSES = 20  # of which so many are shown, of the seen and of the unseen ones
-_ON_MAP = 500  # images on the map of the unseen codes
 _MAP_SIDE, _THUMBNAIL = 960, 30  # pixels
 
 _KINDS = {"l2_normalised": ("", False), "whitened": (", whitened", True)}  # and if dashed
@@ -107,8 +102,8 @@ def unlabelled(results: dict[str, dict]) -> dict[str, dict]:
     """
     found: dict[str, dict] = {}
     for experiment, parts in results.items():
-        sets = (parts["oneshot"] or {}).values()
-        scores = min(sets, key=lambda scores: scores["chance"], default={})
+        sets = parts["oneshot"] or {}
+        scores = sets.get(most_ways(sets), {})
         series = expanded_courses(scores, "accuracy").items()
         found[experiment] = {
             "unlabelled": {"/".join(keys): list(course.items()) for keys, course in series}
@@ -196,7 +191,7 @@ def layers_of(name: str, found: dict[str, Any]) -> list[str]:
 
 
 def found_images(
-    dataset: str, results: dict[str, dict]
+    dataset: str, results: dict[str, dict], unseen: np.ndarray, names: list[str]
 ) -> dict[str, list[tuple[str, list[list[dict]]]] | str]:
     """Return, for each experiment and layer, queries with the images nearest to them.
 
@@ -204,27 +199,23 @@ def found_images(
         By experiment a list of layer and rows; a row holds the query and the nearest as dicts of
         `png`, `name` and `mark`. Or, by experiment, what is missing.
     """
+    labels, images = files.labels_of(unseen), unseen.reshape(-1, *unseen.shape[2:])
+
+    def rows(name: str, layer: str) -> list[list[dict]]:
+        nearest = predictions.read_nearest(dataset, name, layer, len(images))
+        grid = pictures.Grid(layer, nearest, labels, names, images)
+        return [
+            [
+                {"png": thumbnails.picture(image), "name": words, "mark": mark(True, right)}
+                for image, words, right in row
+            ]
+            for row in grid.rows()
+        ]
+
     found: dict[str, Any] = {}
     for name, each in results.items():
-        layers = layers_of(name, each)
         try:
-            found[name] = [
-                (
-                    grid.layer,
-                    [
-                        [
-                            {
-                                "png": thumbnails.picture(image),
-                                "name": words,
-                                "mark": mark(True, right),
-                            }
-                            for image, words, right in row
-                        ]
-                        for row in grid.rows()
-                    ],
-                )
-                for grid in pictures.nearest_grids(dataset, name, layers, _FOUND)
-            ]
+            found[name] = [(layer, rows(name, layer)) for layer in layers_of(name, each)]
         except UserError as error:
             found[name] = str(error)
     return found
@@ -242,7 +233,7 @@ def examples(images: np.ndarray, names: list[str]) -> list[tuple[str, str]]:
 
 
 def statistics(
-    dataset: str, results: dict[str, dict], labels: np.ndarray
+    dataset: str, results: dict[str, dict]
 ) -> dict[str, list[tuple[str, dict[str, float]]] | str]:
     """Return by experiment what its codes are like: a row a layer, trained and untrained.
 
@@ -250,47 +241,31 @@ def statistics(
         By experiment a list of what it is and its figures; or what is missing.
     """
     found: dict[str, Any] = {}
-    for name, each in results.items():
+    for name in results:
         try:
-            with codes.refused(dataset, name):
-                found[name] = [
-                    (
-                        label(layer) + ("" if state == "trained" else ", untrained"),
-                        code_statistics(codes.read(dataset, name, state, layer)[0], labels),
-                    )
-                    for layer in layers_of(name, each)
-                    for state in ("trained", "untrained")
-                ]
+            found[name] = [
+                (label(layer) + ("" if state == "trained" else ", untrained"), figures)
+                for layer, states in predictions.read_statistics(dataset, name).items()
+                for state, figures in states.items()
+            ]
         except UserError as error:
             found[name] = str(error)
     return found
 
 
-def map_of(
-    chosen: choices.Choices, unseen: np.ndarray, names: list[str], *, seed: int
-) -> dict[str, Any]:
-    """Return a map on which images with like codes stand together, as far as a plane allows.
-
-    By t-SNE (van der Maaten and Hinton 2008) of the codes as the experiment compares them, of as
-    many images of each of the first classes.
+def map_of(dataset: str, name: str, unseen: np.ndarray, names: list[str]) -> dict[str, Any]:
+    """Return a map on which images stand where an experiment's codes have their places.
 
     Returns:
         `png`: the images, each at its place. `names`: of the classes, each with the place of the
         middle of its images, from 0 to 1 from left to right and from top to bottom.
     """
-    classes = min(_CLASSES, len(names))
-    each = min(max(_ON_MAP // classes, 2), unseen.shape[1])
-    rows = np.arange(len(unseen) * unseen.shape[1]).reshape(unseen.shape[:2])[:classes, :each]
-    flat = chosen.space.codes[rows.ravel()]
-    perplexity = min(30, (len(flat) - 1) / 3)
-    with threadpool_limits(1):  # more of them spin on a busy machine: a minute, not a second
-        places = TSNE(perplexity=perplexity, init="random", random_state=seed).fit_transform(flat)
-    places -= places.min(axis=0)
-    places /= np.maximum(places.max(axis=0), 1e-9)
+    places = predictions.read_map(dataset, name, unseen.shape)
+    classes, each, _ = places.shape
     images = unseen[:classes, :each].reshape(-1, *unseen.shape[2:])
-    middles = np.median(places.reshape(classes, each, 2), axis=1)
+    flat, middles = places.reshape(-1, 2), np.median(places, axis=1)
     return {
-        "png": thumbnails.scattered(images, places, side=_MAP_SIDE, thumbnail=_THUMBNAIL),
+        "png": thumbnails.scattered(images, flat, side=_MAP_SIDE, thumbnail=_THUMBNAIL),
         "images": len(images),
         "names": [
             (name, *map(float, middle)) for name, middle in zip(names, middles, strict=False)
@@ -308,12 +283,9 @@ def main(dataset: str) -> None:
     names = files.read_classes(dataset)
     tasks = files.read_tasks(dataset)
     oneshot, retrieval = sections(results)
-    # Looked at closely is the set with the most ways, the first of such.
-    shown = min(
-        (each for each in oneshot if each["name"] in tasks),
-        key=lambda each: each["chance"],
-        default={"name": None, "best": {}},
-    )
+    # Looked at closely is the set with the most ways, as in the predictions.
+    scored = {each["name"]: each for each in oneshot if each["name"] in tasks}
+    shown = scored.get(most_ways(scored), {"name": None, "best": {}})
     drawn = tasks.get(shown["name"], np.empty((0, 2), np.int32))
     chosen, missing = choices.choices_of(dataset, shown["best"], drawn, labels)
     classes = choices.by_class(chosen, drawn, labels, names["unseen"])
@@ -341,7 +313,7 @@ def main(dataset: str) -> None:
         compression=compression(results, published),
         expansion=courses(results, "expansion", x="nearest", y="mAP", scale="symlog"),
         searches=searches(results),
-        found=found_images(dataset, results),
+        found=found_images(dataset, results, unseen, names["unseen"]),
         curves={
             name: drawings.curves(found["history"], name)
             for name, found in results.items()
@@ -352,9 +324,9 @@ def main(dataset: str) -> None:
         pairs=list(choices.compared(chosen)),
         classes=classes,
         confusion=classes and drawings.heat("confusion", classes["rates"], classes["names"]),
-        statistics=statistics(dataset, results, labels),
+        statistics=statistics(dataset, results),
         best=best,
-        map=best and map_of(chosen[best], unseen, names["unseen"], seed=settings.seed),
+        map=best and map_of(dataset, best, unseen, names["unseen"]),
         pictured=choices.pictured(
             chosen, drawn, unseen, names["unseen"], min(_PICTURED, max(room, 1))
         ),

@@ -125,6 +125,15 @@ class _Network(_Metrics):
     seen: _Seen
 
 
+class _Statistics(_Metrics):
+    dimensions: int
+    zeros: Finite
+    norm: Finite
+    norm_deviation: Finite
+    effective_dimensions: Finite
+    class_separation: Finite
+
+
 class _Run(_Metrics):
     epochs: int
     seconds: Finite
@@ -144,6 +153,7 @@ _PARTS = {
     "run": pydantic.TypeAdapter(_Run),
     "oneshot": pydantic.TypeAdapter(dict[str, _OneShot]),
     "retrieval": pydantic.TypeAdapter(_Retrieval),
+    "codes": pydantic.TypeAdapter(dict[str, dict[str, _Statistics]]),
 }
 
 
@@ -193,7 +203,7 @@ def read_results(dataset: str) -> dict[str, dict[str, Any]]:
         for part, columns in _COURSES.items():
             results[folder.name][part] = read_courses(folder / f"{part}.csv", *columns)
         results[folder.name]["search"] = read_search(folder / "search.csv")
-        for part in _PARTS:
+        for part in ("network", "run", "oneshot", "retrieval"):
             there = (folder / f"{part}.json").exists()
             results[folder.name][part] = read_metrics(folder, part) if there else None
     return results
@@ -203,8 +213,8 @@ def read_metrics(folder: Path, part: str) -> dict[str, Any]:
     """Return the content of a metrics file of an experiment.
 
     Args:
-        folder: of the experiment, metrics/<dataset>/<experiment>.
-        part: `network`, `run`, `oneshot` or `retrieval`.
+        folder: of the experiment, below metrics/ or, with `codes`, predictions/.
+        part: `network`, `run`, `oneshot`, `retrieval` or `codes`.
 
     Raises:
         UserError: for a file that is missing, no JSON, or without the figures that it should have.
@@ -318,6 +328,15 @@ def expanded_courses(
         for layer, distances in scores.get("expanded", {}).items()
         for distance, by_count in distances.items()
     }
+
+
+def most_ways(sets: dict[str, dict[str, Any]]) -> str | None:
+    """Return the task set with the most ways, of several the first; None without any.
+
+    Args:
+        sets: by their names, such as the content of oneshot.json, each with `chance`.
+    """
+    return min(sets, key=lambda name: sets[name]["chance"], default=None)
 
 
 def best_of(scores: dict[str, Any], measure: str) -> dict[str, Any] | None:

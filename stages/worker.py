@@ -2,13 +2,14 @@
 
 In a clone of its own, which shares nothing but git and DVC's remote with those who wait for the
 result: takes what is newest, runs the stage, after those before it that have changed, and gives
-back what came of it: weights, codes and pages to the remote, dvc.lock and metrics to git. Several
-workers may do so at one time, a stage each.
+back what came of it: weights, codes and pages to the remote; dvc.lock, metrics and predictions to
+git. Several workers may do so at one time, a stage each.
 """
 
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 from stages.command import UserError, run
 
@@ -52,7 +53,8 @@ def main(stage: str) -> None:
     pull()
     must(*_DVC, "repro", "--quiet", "--pull", "--allow-missing", stage)
     must(*_DVC, "push", "--quiet", "--with-deps", stage)
-    must(*_GIT, "add", "dvc.lock", "metrics")
+    kept = [top for top in ("metrics", "predictions") if Path(top).exists()]
+    must(*_GIT, "add", "dvc.lock", *kept)
     if ran(*_GIT, "diff", "--quiet", "--staged"):
         print(f"{stage}: nothing to do")
         return

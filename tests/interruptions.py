@@ -91,7 +91,8 @@ def dvc(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess:
 
 def outputs(folder: Path) -> dict[str, str]:
     """Return the digest of everything that a run makes, but of what tells of seconds."""
-    made = [*(folder / "data").rglob("*"), *(folder / "metrics").rglob("*")]
+    tops = ("data", "metrics", "predictions")
+    made = [path for top in tops for path in (folder / top).rglob("*")]
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in made
@@ -101,7 +102,7 @@ def outputs(folder: Path) -> dict[str, str]:
 
 def reset(folder: Path) -> None:
     """Bring a project back to where nothing has run."""
-    for name in ("data", "metrics", "reports", ".resume", ".dvc/cache", ".dvc/tmp"):
+    for name in ("data", "metrics", "predictions", "reports", ".resume", ".dvc/cache", ".dvc/tmp"):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / "dvc.lock").unlink(missing_ok=True)
 

@@ -45,7 +45,7 @@ from test_download import (
 from stages import download
 from stages.command import UserError
 
-OF_AN_EXPERIMENT = ("train", "encode", "oneshot", "retrieval")
+OF_AN_EXPERIMENT = ("train", "encode", "oneshot", "retrieval", "predictions")
 ENCODE, REPORT = f"encode@{EXPERIMENT}", f"report@{DATASET}"
 IMAGES = f"data/arrays/{DATASET}/seen_train.npy"
 TASKS = f"data/tasks/{DATASET}"
@@ -151,7 +151,7 @@ def made(folder: Path) -> dict[str, str]:
         str(path.relative_to(folder)): hashlib.sha256(
             re.sub(rb"<dt>made</dt><dd>[^<]*", b"", path.read_bytes())
         ).hexdigest()
-        for top in ("data", "metrics", "reports")
+        for top in ("data", "metrics", "predictions", "reports")
         for path in files_below(folder / top)
     }
 
@@ -204,7 +204,17 @@ cp -a data full
 exit $code
 """
 READ_ONLY = 'mount --bind . . && mount -o remount,bind,ro . && cd "$PWD" && exec "$@"'
-STAGES = ("download", "prepare", "tasks", "encode", "oneshot", "retrieval", "report")  # and train
+# and train
+STAGES = (
+    "download",
+    "prepare",
+    "tasks",
+    "encode",
+    "oneshot",
+    "retrieval",
+    "predictions",
+    "report",
+)
 
 Full = collections.namedtuple("Full", ["failed", "before", "after", "left", "again", "end"])
 
@@ -325,6 +335,8 @@ MISSING = [
     ("oneshot", f"{CODES}/head.npy"),
     ("retrieval", "data/arrays"),
     ("retrieval", "data/codes"),
+    ("predictions", "data/codes"),
+    ("predictions", "data/tasks"),
     ("report", "data/arrays"),
     ("report", "data/tasks"),
 ]
@@ -348,20 +360,29 @@ def test_a_missing_input_is_one_line_that_says_what_to_do(ended, name, path):
     assert after == before
 
 
-@tried("data/codes")
+@tried("data/codes", "predictions")
 def page_without(project, path):
-    folder = copied(project, "page")
+    folder = copied(project, f"page-{path}")
     remove(folder / path)
     done = ran(folder, *command("report"))
     return done, (folder / f"reports/{DATASET}.html").read_text(encoding="utf-8")
 
 
-def test_a_page_says_which_codes_are_missing(ended):
-    """A page is of what there is: it is written without codes, too."""
+def test_a_page_says_which_predictions_are_missing(ended):
+    """A page is of what there is: it is written without predictions, too."""
+    done, page = ended(page_without, "predictions")
+    assert_done(done)
+    assert f"predictions/{DATASET}/{EXPERIMENT}/choices.npy: no such file" in page
+    assert f"dvc repro predictions@{EXPERIMENT}" in page
+
+
+def test_a_page_asks_for_no_codes(project, ended):
+    """Where a clone has them not, it is the same page."""
     done, page = ended(page_without, "data/codes")
     assert_done(done)
-    assert f"{CODES}/trained/neural_codes.npy: no such file" in page
-    assert "dvc repro encode@" in page
+    whole = (project / f"reports/{DATASET}.html").read_text(encoding="utf-8")
+    made = r"made</dt><dd>[^<]*"
+    assert re.sub(made, "", page) == re.sub(made, "", whole)
 
 
 # A training whose images change, whose disk and memory are full, whose weights are no numbers

@@ -23,6 +23,7 @@ from stages import (
     encode,
     oneshot,
     params,
+    predictions,
     prepare,
     report,
     results,
@@ -35,7 +36,13 @@ from stages.measures.distances import l2_normalised
 
 DATASETS = ("digits", "cifar100", "tinyimagenet", "omniglot")
 OF_A_DATASET = {"download": download, "prepare": prepare, "tasks": tasks}
-OF_AN_EXPERIMENT = {"train": train, "encode": encode, "oneshot": oneshot, "retrieval": retrieval}
+OF_AN_EXPERIMENT = {
+    "train": train,
+    "encode": encode,
+    "oneshot": oneshot,
+    "retrieval": retrieval,
+    "predictions": predictions,
+}
 FIGURES = {"accuracy", "ci95_low", "ci95_high"}
 CODES = "data/codes/digits/digits-siamese"
 
@@ -505,6 +512,7 @@ def test_the_gate_passes_what_is_asked_and_names_what_fails(project, monkeypatch
         (oneshot, "digits-siamese", "data/tasks/digits/5-way.npy", b""),
         (oneshot, "digits-siamese", f"{CODES}/head.npy", b"\x93NUM"),
         (retrieval, "digits-siamese", f"{CODES}/trained/neural_codes.npy", b"x"),
+        (predictions, "digits-siamese", f"{CODES}/untrained/neural_codes.npy", b"\x93NUMPY"),
     ],
 )  # fmt: skip
 def test_a_damaged_file_between_stages_is_one_line(project, stage, name, file, content):
@@ -522,7 +530,8 @@ def test_a_damaged_file_between_stages_is_one_line(project, stage, name, file, c
     assert before == {each: each.read_bytes() for each in Path("metrics").rglob("*.json")}
 
 
-FOLDER = "metrics/digits/digits-siamese"
+FOLDER, PREDICTIONS = (f"{top}/digits/digits-siamese" for top in ("metrics", "predictions"))
+KEPT = ("data", "metrics", "predictions")
 READ = [
     (tasks, "digits", "data/arrays/digits/classes.json", 15),
     (tasks, "digits", "data/arrays/digits/unseen.npy", 15),
@@ -531,12 +540,14 @@ READ = [
     (oneshot, "digits-siamese", f"{CODES}/head.npy", 20),
     (oneshot, "digits-siamese", f"{CODES}/trained/neural_codes.seen.npy", 20),
     (retrieval, "digits-siamese", f"{CODES}/trained/neural_codes.npy", 10),
+    (predictions, "digits-siamese", f"{FOLDER}/oneshot.json", 10),
     *((check, None, f"{FOLDER}/{part}.json", 20) for part in ("network", "oneshot", "retrieval")),
     *(
         (report, "digits", f"{FOLDER}/{part}.csv", 8)
         for part in ("history", "ways", "recall", "search")
     ),
     *((report, "digits", f"{FOLDER}/{part}.json", 8) for part in ("network", "run", "retrieval")),
+    *((report, "digits", f"{PREDICTIONS}/{part}", 8) for part in ("choices.npy", "codes.json")),
 ]
 
 
@@ -549,7 +560,7 @@ def test_mutated_files_between_stages_are_read_or_refused_in_one_line(
     del project
     path, rng = Path(file), random.Random(file)
     whole = path.read_bytes()
-    kept = {each: each.read_bytes() for top in ("metrics", "data") for each in files_below(top)}
+    kept = {each: each.read_bytes() for top in KEPT for each in files_below(top)}
     for _ in range(count):
         # Half of the damages are in the first bytes, where a file says what it is.
         cut = rng.choice([len(whole), min(len(whole), 160)])
@@ -578,7 +589,7 @@ def files_below(folder):
     return [path for path in Path(folder).rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("stage", [oneshot, retrieval])
+@pytest.mark.parametrize("stage", [oneshot, retrieval, predictions])
 @pytest.mark.parametrize("damage", ["not a number", "too few"])
 def test_codes_that_do_not_fit_are_one_line(project, stage, damage):
     del project

@@ -29,7 +29,7 @@ COPIED = (
 NAME = "digits-classifier"
 STAGES = {
     *(f"{stage}@digits" for stage in ("download", "prepare", "tasks", "report")),
-    *(f"{stage}@{NAME}" for stage in ("train", "encode", "oneshot", "retrieval")),
+    *(f"{stage}@{NAME}" for stage in ("train", "encode", "oneshot", "retrieval", "predictions")),
     "plots",
     "index",
 }

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages import choices, codes, pages, params, report, thumbnails
+from stages import choices, pages, params, predictions, report, thumbnails
 from stages.command import UserError, run
 from stages.measures.episodes import hits_of, support_distances
 
@@ -116,7 +116,11 @@ def make_toy(folder, monkeypatch):
     dataset = PARAMS.datasets["digits"].model_copy(
         update={"published": [params.Published(**each) for each in published]}
     )
-    settings = PARAMS.model_copy(update={"datasets": {"toy": dataset}})
+    experiment = PARAMS.experiments["digits-classifier"].model_copy(update={"dataset": "toy"})
+    toys = dict.fromkeys(["toy-classifier", "toy-siamese"], experiment)
+    settings = PARAMS.model_copy(
+        update={"datasets": {"toy": dataset}, "experiments": PARAMS.experiments | toys}
+    )
     monkeypatch.setattr(params, "load", lambda: settings)
     write(Path("params.yaml"), "seed: 1")
     rng = np.random.default_rng(0)
@@ -127,6 +131,8 @@ def make_toy(folder, monkeypatch):
     write(Path("data/tasks/toy/3-way.npy"), TASKS)
     add_experiment("toy-classifier", {"accuracy": 0.9876, "cross_entropy": 0.12345})
     add_experiment("toy-siamese", {"pair_accuracy": 0.8, "pair_auc": 0.9})
+    for name in toys:
+        predictions.main(name)
 
 
 class Page(HTMLParser):
@@ -247,33 +253,25 @@ def test_drawings_leave_their_colours_to_the_page(page):
         assert f"{name}:" in html
 
 
-def chosen(space, tasks, labels):
+def chosen(codes, tasks, labels):
     tasks = np.asarray(tasks)
-    distances = support_distances(space.codes, tasks, head=space.head)
-    return choices.Choices(space, distances, hits_of(distances, labels[tasks]))
+    distances = support_distances(codes, tasks)
+    nearest = distances == distances.min(axis=1, keepdims=True)
+    return choices.Choices(nearest, hits_of(distances, labels[tasks]))
 
 
 def test_pictured_are_the_first_right_and_the_first_wrong_ones_without_ties():
-    space = codes.Space(("neural_codes", "l2"), CODES)
     tie = np.int32([[4, 3, 5, 9]])
     tasks = np.concatenate([tie, TASKS])
-    found = choices.decided(chosen(space, tasks, LABELS), 2)
+    found = choices.decided(chosen(CODES, tasks, LABELS), 2)
     assert found.tolist() == [[1, 0], [2, 1], [3, 2]]
-    assert choices.decided(chosen(space, tie, LABELS), 2).tolist() == []
-
-
-def test_choices_by_a_learned_distance():
-    codes_2d = np.float32([[0, 0], [9, 0], [0, 5]])  # only the second component counts
-    space = codes.Space(("x", "learned"), codes_2d, (np.float32([0, -1]), 0.5))
-    found = chosen(space, [[0, 1, 2]], np.array([0, 0, 1]))
-    assert choices.decided(found, 1).tolist() == [[0, 0]]
+    assert choices.decided(chosen(CODES, tie, LABELS), 2).tolist() == []
 
 
 def test_two_experiments_are_compared_on_the_same_tasks():
-    worse = codes.Space(("neural_codes", "l2"), np.zeros_like(CODES))  # a tie of three
     found = {
-        "worse": chosen(worse, TASKS, LABELS),
-        "better": chosen(codes.Space(("neural_codes", "l2"), CODES), TASKS, LABELS),
+        "worse": chosen(np.zeros_like(CODES), TASKS, LABELS),  # a tie of three
+        "better": chosen(CODES, TASKS, LABELS),
     }
     (pair,) = choices.compared(found)
     assert (pair["first"], pair["second"]) == ("better", "worse")
@@ -283,7 +281,7 @@ def test_two_experiments_are_compared_on_the_same_tasks():
 
 
 def test_many_classes_are_shown_by_their_groups(monkeypatch):
-    found = {"toy": chosen(codes.Space(("neural_codes", "l2"), CODES), TASKS, LABELS)}
+    found = {"toy": chosen(CODES, TASKS, LABELS)}
     names = ["a/1", "a/2", "b/1", "b/2"]
     whole = choices.by_class(found, TASKS, LABELS, names)
     assert (whole["kind"], sorted(whole["names"])) == ("class", names)
@@ -314,9 +312,15 @@ def test_statistics_stand_beside_their_layer(page):
     assert "neural codes, untrained 1 8.3 13.4 ± 11 1.0" in text
 
 
-def test_codes_that_are_not_there_are_said_to_be():
-    shutil.rmtree("data/codes/toy/toy-siamese")
-    assert Page().text.count("run the stage that makes it") >= 3
+def test_predictions_that_are_not_there_are_said_to_be():
+    shutil.rmtree("predictions/toy/toy-siamese")
+    assert Page().text.count("dvc repro predictions@toy-siamese") >= 3
+
+
+def test_no_codes_are_read(page):
+    shutil.rmtree("data/codes")
+    made = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
+    assert made.sub("", Page().html) == made.sub("", page.html)
 
 
 def test_pictured_choices_are_marked(page):
@@ -406,13 +410,27 @@ def test_a_course_with_a_figure_missing_is_refused():
         report.main("toy")
 
 
-@pytest.mark.parametrize("count", [11, 13], ids=["fewer", "more"])
-def test_codes_of_other_images_are_told_in_place_of_what_they_would_find(count):
-    there = np.resize(CODES, (count, 1))
-    write(Path("data/codes/toy/toy-siamese/trained/neural_codes.npy"), there)
-    assert f"does not fit data/arrays/toy and data/tasks/toy: {count} codes of 12 images" in (
-        Page().text
-    )
+@pytest.mark.parametrize(
+    ("part", "content"),
+    [
+        ("choices", np.zeros((3, 1), np.uint8)),  # of four tasks
+        ("choices", np.zeros((4, 2), np.uint8)),  # of three ways
+        ("nearest-neural_codes", np.zeros((10, 5), np.int32)),
+        ("nearest-neural_codes", np.full((10, 6), 12, np.int32)),  # of twelve images
+        ("nearest-neural_codes", np.full((10, 6), -1, np.int32)),
+    ],
+)
+def test_predictions_of_other_images_are_told_in_place_of_what_they_would_say(part, content):
+    write(Path(f"predictions/toy/toy-siamese/{part}.npy"), content)
+    assert f"predictions/toy/toy-siamese/{part}.npy: expected shape" in Page().text
+
+
+@pytest.mark.parametrize("place", [np.nan, -0.1, 1.1])
+def test_places_off_the_map_are_refused(place):
+    for name in ("toy-classifier", "toy-siamese"):
+        write(Path(f"predictions/toy/{name}/map.npy"), np.full((4, 3, 2), place, np.float32))
+    with pytest.raises(UserError, match=r"map\.npy: expected shape \(4, 3, 2\) and values from 0"):
+        report.main("toy")
 
 
 def test_expanded_queries_are_drawn_in_the_best_space():
@@ -550,10 +568,10 @@ def test_figures_without_a_layer_and_history_without_an_epoch():
     assert "toy-siamese codes not measured yet" in Page().text
 
 
-def test_codes_that_are_gone_are_said():
-    shutil.rmtree("data/codes/toy/toy-siamese")
+def test_predictions_that_are_gone_are_said():
+    shutil.rmtree("predictions/toy/toy-siamese")
     page = Page()
-    assert "neural_codes.npy: no such file" in page.text
+    assert "choices.npy: no such file" in page.text
     assert page.html.count('<figure class="task">') == 4
 
 
