@@ -43,14 +43,15 @@ def map_places(space: codes.Space, shape: tuple[int, int], *, seed: int) -> np.n
     Returns:
         float32 (classes, images, 2), from 0 to 1, from left to right and from top to bottom.
     """
-    rows = np.arange(np.prod(shape)).reshape(shape)[: map_shape(shape)[0], : map_shape(shape)[1]]
+    classes, each = map_shape(shape)
+    rows = np.arange(np.prod(shape)).reshape(shape)[:classes, :each]
     shown = space.codes[rows.ravel()]
     perplexity = min(30, (len(shown) - 1) / 3)
     with threadpool_limits(1):  # more of them spin on a busy machine: a minute, not a second
         places = TSNE(perplexity=perplexity, init="random", random_state=seed).fit_transform(shown)
     places -= places.min(axis=0)
     places /= np.maximum(places.max(axis=0), 1e-9)
-    return places.reshape(*rows.shape, 2)
+    return places.reshape(classes, each, 2)
 
 
 def map_shape(shape: tuple[int, ...]) -> tuple[int, int]:
