@@ -54,9 +54,12 @@ def choices_of(
 
 
 def compared(found: dict[str, Choices]) -> Iterator[dict[str, Any]]:
-    """Yield every two experiments, the better one `first`, with their paired difference."""
-    for pair in itertools.combinations(found, 2):
-        first, second = sorted(pair, key=lambda name: -found[name].hits.mean())
+    """Yield every two experiments, the better one `first`, with their paired difference.
+
+    Those of the best experiment come first, and of each the other ones from the best to the worst.
+    """
+    by_accuracy = sorted(found, key=lambda name: -found[name].hits.mean())
+    for first, second in itertools.combinations(by_accuracy, 2):
         yield {"first": first, "second": second} | paired_difference(
             found[first].hits, found[second].hits
         )

@@ -280,6 +280,14 @@ def test_two_experiments_are_compared_on_the_same_tasks():
     assert pair["p"] == pytest.approx(2 * (1 + 4) / 16)
 
 
+def test_pairs_begin_with_the_best_experiment():
+    hits = {"middle": [1, 1, 0, 0], "worst": [1, 0, 0, 0], "best": [1, 1, 1, 0]}
+    nearest = np.ones((4, 3), bool)
+    found = {name: choices.Choices(nearest, np.float64(each)) for name, each in hits.items()}
+    pairs = [(pair["first"], pair["second"]) for pair in choices.compared(found)]
+    assert pairs == [("best", "middle"), ("best", "worst"), ("middle", "worst")]
+
+
 def test_many_classes_are_shown_by_their_groups(monkeypatch):
     found = {"toy": chosen(CODES, TASKS, LABELS)}
     names = ["a/1", "a/2", "b/1", "b/2"]
