@@ -9,8 +9,10 @@ import pytest
 from stages import params, predictions
 from stages.codes import Space
 from stages.command import UserError
+from stages.results import most_ways
 
-PARAMS = params.load(Path(__file__).parent.parent / "params.yaml")
+ROOT = Path(__file__).parent.parent
+PARAMS = params.load(ROOT / "params.yaml")
 CLASSES, EXAMPLES = 4, 3
 # Four classes on a line, and a last image of class 3 that looks like class 0.
 CODES = np.float32([[0], [1], [2], [10], [11], [12], [20], [21], [22], [30], [31], [0.4]])
@@ -152,3 +154,19 @@ def test_codes_of_other_images_are_refused_and_nothing_is_written(count):
     with pytest.raises(UserError, match="does not fit data/arrays/toy and data/tasks/toy"):
         predictions.main("toy-siamese")
     assert not list(Path("predictions").rglob("*.npy"))
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(ROOT.glob("predictions/*/*")), ids=lambda folder: folder.name
+)
+def test_committed_predictions_are_of_the_committed_figures(folder):
+    metrics = ROOT / "metrics" / folder.parent.name / folder.name
+    scores = json.loads((metrics / "oneshot.json").read_text())
+    widest = scores[most_ways(scores)]
+    layers = PARAMS.experiments[folder.name].codes.layers
+    arrays = {path.stem: np.load(path) for path in folder.glob("*.npy")}
+    assert set(arrays) == {"choices", "map", *(f"nearest-{layer}" for layer in layers)}
+    nearest = np.unpackbits(arrays["choices"], axis=1, count=round(1 / widest["chance"]))
+    assert len(nearest) == widest["tasks"]
+    assert nearest.any(axis=1).all()
+    assert set(json.loads((folder / "codes.json").read_text())) == set(layers)
