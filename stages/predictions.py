@@ -16,6 +16,7 @@ was trained:
 from pathlib import Path
 
 import numpy as np
+import pydantic
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
@@ -23,11 +24,50 @@ from stages import codes, files, params, pictures
 from stages.command import UserError, run
 from stages.measures.episodes import support_distances
 from stages.measures.statistics import code_statistics
-from stages.results import best_of, most_ways, read_metrics
+from stages.results import Finite, best_of, most_ways, read_checked, read_metrics
 
 _FOUND = params.Pictures(queries=10, nearest=5)  # of each layer
 _CLASSES, _ON_MAP = 20, 500  # on the map: so many classes, and so many images in all
-_DIGITS = 6  # of a statistic
+_DIGITS = 6  # decimals of a statistic
+
+
+class _Statistics(pydantic.BaseModel, strict=True):
+    """Of codes; see `stages.measures.statistics.code_statistics`."""
+
+    dimensions: int
+    zeros: Finite
+    norm: Finite
+    norm_deviation: Finite
+    effective_dimensions: Finite
+    class_separation: Finite
+
+
+_OF_CODES = pydantic.TypeAdapter(dict[str, dict[str, _Statistics]])
+
+
+def statistics(
+    dataset: str, name: str, layers: list[str], labels: np.ndarray
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return by layer, and by `trained` and `untrained`, what an experiment's codes are like.
+
+    Args:
+        dataset: the dataset's name.
+        name: the experiment's name.
+        layers: names of the layers whose codes were written.
+        labels: int (images,), the class of each unseen image.
+
+    Raises:
+        UserError: for files that are missing or damaged.
+        ValueError: for codes of other images.
+    """
+
+    def of(state: str, layer: str) -> dict[str, float]:
+        figures = code_statistics(codes.read(dataset, name, state, layer)[0], labels)
+        return {measure: round(figure, _DIGITS) for measure, figure in figures.items()}
+
+    return {
+        layer: {state: of(state, layer) for state in ("trained", "untrained")} for layer in layers
+    }
 
 
 def map_places(space: codes.Space, shape: tuple[int, int], *, seed: int) -> np.ndarray:
@@ -113,14 +153,12 @@ def read_map(dataset: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def read_statistics(dataset: str, name: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Return by layer, and by `trained` and `untrained`, what codes are like.
-
-    See `stages.measures.statistics.code_statistics`.
+    """Return what an experiment's codes are like; see `statistics`.
 
     Raises:
         UserError: for a file that is missing or damaged.
     """
-    return read_metrics(_folder(dataset, name), "codes")
+    return read_checked(_folder(dataset, name) / "codes.json", _OF_CODES)
 
 
 def _read(
@@ -148,7 +186,6 @@ def main(name: str) -> None:
     dataset, layers = experiment.dataset, experiment.codes.layers
     metrics = Path("metrics", dataset, name)
     scores = read_metrics(metrics, "oneshot")
-    labels = codes.labels_of(dataset)
     shape = files.read_splits(dataset)["unseen"].shape[:2]
 
     widest = most_ways(scores)
@@ -164,25 +201,14 @@ def main(name: str) -> None:
     space = next(codes.trained_spaces(dataset, name, [best["layer"]], [best["distance"]]))
     with codes.refused(dataset, name):
         distances = support_distances(space.codes, drawn, head=space.head)
-        statistics = {
-            layer: {
-                state: {
-                    measure: round(figure, _DIGITS)
-                    for measure, figure in code_statistics(
-                        codes.read(dataset, name, state, layer)[0], labels
-                    ).items()
-                }
-                for state in ("trained", "untrained")
-            }
-            for layer in layers
-        }
+        figures = statistics(dataset, name, layers, codes.labels_of(dataset))
     nearest = distances == distances.min(axis=1, keepdims=True)
     with files.replacing(_folder(dataset, name)) as folder:
         files.write_array(folder / "choices.npy", np.packbits(nearest, axis=1))
         for grid in pictures.nearest_grids(dataset, name, layers, _FOUND):
             files.write_array(folder / f"nearest-{grid.layer}.npy", grid.found.astype(np.int32))
         files.write_array(folder / "map.npy", map_places(space, shape, seed=settings.seed))
-        files.write_json(folder / "codes.json", statistics)
+        files.write_json(folder / "codes.json", figures)
     print(f"{name}: {widest}, {best['layer']}, {best['distance']}: {len(drawn)} tasks", flush=True)
 
 

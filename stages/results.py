@@ -125,15 +125,6 @@ class _Network(_Metrics):
     seen: _Seen
 
 
-class _Statistics(_Metrics):
-    dimensions: int
-    zeros: Finite
-    norm: Finite
-    norm_deviation: Finite
-    effective_dimensions: Finite
-    class_separation: Finite
-
-
 class _Run(_Metrics):
     epochs: int
     seconds: Finite
@@ -153,7 +144,6 @@ _PARTS = {
     "run": pydantic.TypeAdapter(_Run),
     "oneshot": pydantic.TypeAdapter(dict[str, _OneShot]),
     "retrieval": pydantic.TypeAdapter(_Retrieval),
-    "codes": pydantic.TypeAdapter(dict[str, dict[str, _Statistics]]),
 }
 
 
@@ -203,7 +193,7 @@ def read_results(dataset: str) -> dict[str, dict[str, Any]]:
         for part, columns in _COURSES.items():
             results[folder.name][part] = read_courses(folder / f"{part}.csv", *columns)
         results[folder.name]["search"] = read_search(folder / "search.csv")
-        for part in ("network", "run", "oneshot", "retrieval"):
+        for part in _PARTS:
             there = (folder / f"{part}.json").exists()
             results[folder.name][part] = read_metrics(folder, part) if there else None
     return results
@@ -213,16 +203,24 @@ def read_metrics(folder: Path, part: str) -> dict[str, Any]:
     """Return the content of a metrics file of an experiment.
 
     Args:
-        folder: of the experiment, below metrics/ or, with `codes`, predictions/.
-        part: `network`, `run`, `oneshot`, `retrieval` or `codes`.
+        folder: of the experiment, metrics/<dataset>/<experiment>.
+        part: `network`, `run`, `oneshot` or `retrieval`.
 
     Raises:
         UserError: for a file that is missing, no JSON, or without the figures that it should have.
     """
-    path = folder / f"{part}.json"
+    return read_checked(folder / f"{part}.json", _PARTS[part])
+
+
+def read_checked(path: Path, form: pydantic.TypeAdapter) -> dict[str, Any]:
+    """Return the content of a JSON file of a form.
+
+    Raises:
+        UserError: for a file that is missing, no JSON, or of another form.
+    """
     content = files.read_json(path)
     try:
-        _PARTS[part].validate_python(content)
+        form.validate_python(content)
     except pydantic.ValidationError as error:
         problem = error.errors()[0]
         place = "/".join(map(str, problem["loc"])) or "all of it"

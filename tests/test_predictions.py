@@ -109,6 +109,17 @@ def test_statistics_are_those_of_each_state():
     assert states["trained"]["zeros"] == pytest.approx(1 / 12, abs=1e-6)
 
 
+def test_statistics_without_a_figure_are_refused():
+    predictions.main("toy-siamese")
+    path = Path("predictions/toy/toy-siamese/codes.json")
+    found = json.loads(path.read_text())
+    del found["neural_codes"]["untrained"]["zeros"]
+    path.write_text(json.dumps(found))
+    wrong = r"codes\.json: neural_codes/untrained/zeros: .* dvc repro predictions@toy-siamese"
+    with pytest.raises(UserError, match=wrong):
+        predictions.read_statistics("toy", "toy-siamese")
+
+
 def test_a_map_keeps_clusters_together_and_is_the_same_again():
     rng = np.random.default_rng(0)
     codes = np.repeat(np.eye(CLASSES, dtype=np.float32), 30, axis=0) * 10
@@ -135,17 +146,24 @@ def test_a_map_of_many_images_shows_the_first_of_the_first_classes():
     assert (whole == same).all()
 
 
-@pytest.mark.parametrize("scores", [{}, {"4-way": scored(l2=0.5) | {"chance": 1 / 4}}])
+@pytest.mark.parametrize(
+    "scores",
+    [{"3-way": {"chance": 1 / 3, "tasks": 4}}, {"4-way": scored(l2=0.5) | {"chance": 1 / 4}}],
+    ids=["without layers", "of other tasks"],
+)
 def test_figures_without_layers_or_of_other_tasks_are_refused(scores):
-    if not scores:
-        Path("metrics/toy/toy-siamese/oneshot.json").write_text(
-            '{"3-way": {"chance": 0.3, "tasks": 4}}'
-        )
-    else:
-        write_scores(**scores)
+    write_scores(**scores)
     with pytest.raises(UserError, match=r"oneshot\.json: no figures .* dvc repro oneshot@toy-siam"):
         predictions.main("toy-siamese")
     assert not list(Path("predictions").rglob("*.npy"))
+
+
+def test_without_figures_there_is_no_best_distance():
+    Path("metrics/toy/toy-siamese/oneshot.json").unlink()
+    with pytest.raises(
+        UserError, match=r"oneshot\.json: no such file.* dvc repro oneshot@toy-siam"
+    ):
+        predictions.main("toy-siamese")
 
 
 @pytest.mark.parametrize("count", [11, 13], ids=["fewer", "more"])
