@@ -313,6 +313,23 @@ def test_every_pair_stands_on_the_page_and_every_class_in_the_table(page):
     assert "Most often taken for each other: " in text
 
 
+def test_a_matrix_says_how_far_every_experiment_is_ahead_of_those_below_it(page):
+    heading = "in italics where the interval holds 0 1 1 toy-classifier 2 toy-siamese"
+    assert f"{heading} 0.0 ± 0.0 Pair by pair" in page.text
+    assert '<td class="alike">0.0 ' in page.html
+
+
+def test_a_difference_that_its_interval_tells_from_0_is_painted(page):
+    right = LABELS[TASKS[:, 1:]] == LABELS[TASKS[:, :1]]
+    wrong = np.packbits(np.roll(right, 1, axis=1), axis=1)
+    write(Path("predictions/toy/toy-siamese/choices.npy"), wrong)
+    worse = Page()
+    # The other is right three times in four. Mean and deviation of 1, 1, 1 and 0 are 0.75 and 0.5,
+    # half the interval is 1.96 x 0.5 / 2.
+    assert "1 toy-classifier 2 toy-siamese +75.0 ± 49.0 Pair by pair" in worse.text
+    assert '<td style="--share: 100%">+75.0 ' in worse.html
+
+
 def test_statistics_stand_beside_their_layer(page):
     text = page.text
     # Mean and deviation of 0, 1, 2, 10, …, 31, 0.4; one of the twelve is 0.
