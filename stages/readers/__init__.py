@@ -4,20 +4,12 @@ A reader takes the folder that holds the archives and returns their `Contents`. 
 nothing to disk, runs nothing that an archive holds, and raises `UserError` for what it refuses.
 """
 
-import contextlib
 import dataclasses
-import lzma
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
-from stages import files
 from stages.command import UserError
-
-_LARGEST_ARCHIVE = 2**30  # bytes unpacked; the largest official one has a quarter of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,44 +82,6 @@ def check_sizes(names: list[str], sizes: Sequence[int], source: str) -> None:
             f"{source}: class {names[smallest]!r} has {sizes[smallest]} images, expected "
             f"{max(sizes)} as in the largest class; the archive is not whole: download it again"
         )
-
-
-@contextlib.contextmanager
-def reading_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Yield a zip archive of a sensible size, none of whose members leaves it.
-
-    Raises:
-        UserError: for an archive that is missing or, in the block too, turns out damaged.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                check_path(member.filename, str(path))
-            unpacked = sum(member.file_size for member in archive.infolist())
-            if unpacked > _LARGEST_ARCHIVE:
-                raise UserError(
-                    f"{path}: {unpacked} bytes unpacked, expected at most {_LARGEST_ARCHIVE}; "
-                    "do not use this archive"
-                )
-            yield archive
-    except FileNotFoundError:
-        raise files.missing(path) from None
-    except (
-        zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError,
-        NotImplementedError, RuntimeError,
-    ) as error:  # fmt: skip
-        raise UserError(f"{path}: damaged archive ({error}); download it again") from None
-
-
-def content(archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, largest: int) -> bytes:
-    """Return a member's bytes, unless it says that it has more than `largest`.
-
-    Raises:
-        UserError: naming the member.
-    """
-    if member.file_size > largest:
-        raise UserError(f"{archive.filename}: {member.filename}: larger than {largest} bytes")
-    return archive.read(member)
 
 
 def check_path(path: str, source: str) -> None:

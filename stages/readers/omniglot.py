@@ -9,7 +9,8 @@ import numpy as np
 import PIL.Image
 
 from stages.command import UserError
-from stages.readers import Contents, FixedTasks, Part, class_sorted, content, reading_zip
+from stages.readers import Contents, FixedTasks, Part, class_sorted
+from stages.zips import reading_zip
 
 _LARGEST = 2**20  # bytes of a member; drawings have hundreds
 _SIDE = 105  # pixels
@@ -37,9 +38,9 @@ def _members(path: Path) -> dict[str, bytes]:
     """Return the archive's files by path, unpacking nothing to disk."""
     with reading_zip(path) as archive:
         return {
-            member.filename: content(archive, member, largest=_LARGEST)
-            for member in archive.infolist()
-            if not member.is_dir()
+            name: archive.content(name, largest=_LARGEST)
+            for name in archive.members
+            if not name.endswith("/")
         }
 
 
