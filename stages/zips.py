@@ -2,16 +2,18 @@
 
 Python's zipfile makes an object of each of Tiny ImageNet's 120,000 files before it reads the first,
 and reads a file in Python, under the interpreter's lock, so that two threads of it are slower than
-one. Here a member is what its bytes need, and nearly all of the rest is zlib's, without the lock.
+one. Here a member is what its bytes need, and nearly all of the rest is libdeflate's, which unpacks
+a small file in two thirds of zlib's time and without the lock.
 """
 
 import contextlib
 import mmap
 import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import deflate
 
 from stages import files
 from stages.command import UserError
@@ -77,8 +79,11 @@ class Archive:
         begin += name + extra
         content = data[begin : begin + member.packed]
         if member.method == _DEFLATED:
-            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, member.size + 1)
-        if len(content) != member.size or zlib.crc32(content) != member.checksum:
+            try:
+                content = bytes(deflate.deflate_decompress(content, member.size))
+            except deflate.DeflateError:
+                raise ValueError(f"{path} does not unpack to its size") from None
+        if len(content) != member.size or deflate.crc32(content) != member.checksum:
             raise ValueError(f"{path} does not have its size or checksum")
         return content
 
@@ -107,7 +112,7 @@ def reading_zip(path: Path) -> Iterator[Archive]:
             yield archive
     except FileNotFoundError:
         raise files.missing(path) from None
-    except (OSError, ValueError, zlib.error, struct.error) as error:
+    except (OSError, ValueError, struct.error) as error:
         raise UserError(f"{path}: damaged archive ({error}); download it again") from None
 
 
