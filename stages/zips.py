@@ -6,20 +6,13 @@ one. Here a member is what its bytes need, and nearly all of the rest is libdefl
 a small file in two thirds of zlib's time and without the lock.
 """
 
-import contextlib
 import mmap
 import struct
-from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import deflate
 
-from stages import files
 from stages.command import UserError
-from stages.readers import check_path
-
-_LARGEST = 2**30  # bytes unpacked of an archive; the largest official one has a quarter of it
 
 _LOCAL = struct.Struct("<4s22xHH")  # before a member: lengths of its name and its extra field
 _ENTRY = struct.Struct("<4s4xHH4xLLLHHH8xL")  # of the directory: flags, method, …, see `Member`
@@ -44,10 +37,18 @@ class Member(NamedTuple):
 
 
 class Archive:
-    """A zip archive that is open.
+    """A zip archive that is open; `stages.readers.reading_zip` opens one.
+
+    Args:
+        data: all of its bytes.
+        source: what to call it in an error.
 
     Attributes:
         members: by path, in the order of the directory.
+
+    Raises:
+        ValueError: for a directory that is missing or damaged.
+        struct.error: for one that is cut off.
     """
 
     def __init__(self, data: mmap.mmap, source: str) -> None:
@@ -86,34 +87,6 @@ class Archive:
         if len(content) != member.size or deflate.crc32(content) != member.checksum:
             raise ValueError(f"{path} does not have its size or checksum")
         return content
-
-
-@contextlib.contextmanager
-def reading_zip(path: Path) -> Iterator[Archive]:
-    """Yield a zip archive of a sensible size, none of whose members leaves it.
-
-    Raises:
-        UserError: for an archive that is missing or, in the block too, turns out damaged.
-    """
-    try:
-        with (
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
-            archive = Archive(data, str(path))
-            for name in archive.members:
-                check_path(name, str(path))
-            unpacked = sum(member.size for member in archive.members.values())
-            if unpacked > _LARGEST:
-                raise UserError(
-                    f"{path}: {unpacked} bytes unpacked, expected at most {_LARGEST}; "
-                    "do not use this archive"
-                )
-            yield archive
-    except FileNotFoundError:
-        raise files.missing(path) from None
-    except (OSError, ValueError, struct.error) as error:
-        raise UserError(f"{path}: damaged archive ({error}); download it again") from None
 
 
 def _directory(data: mmap.mmap) -> dict[str, Member]:

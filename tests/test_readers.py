@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from stages import zips
+from stages import readers
 from stages.command import UserError
 from stages.readers import cifar100, omniglot, tinyimagenet
 
@@ -301,7 +301,7 @@ def test_cifar100_zeros_without_end_are_refused(tmp_path, monkeypatch):
     ],
 )
 def test_a_zip_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch, reader, write, name):
-    monkeypatch.setattr(zips, "_LARGEST", 2**21)
+    monkeypatch.setattr(readers, "_LARGEST_ARCHIVE", 2**21)
     write(tmp_path)
     members = members_of(tmp_path / name) | {f"zeros{n}": bytes(2**20) for n in range(3)}
     archives.write_zip(tmp_path / name, members)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.command import UserError
-from stages.zips import reading_zip
+from stages.readers import reading_zip
 
 LARGEST = 2**20
 PATHS = st.text(st.characters(exclude_characters="/\\:\0", exclude_categories=["Cs"]), min_size=1)

@@ -4,12 +4,20 @@ A reader takes the folder that holds the archives and returns their `Contents`. 
 nothing to disk, runs nothing that an archive holds, and raises `UserError` for what it refuses.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import mmap
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from stages import files
 from stages.command import UserError
+from stages.zips import Archive
+
+_LARGEST_ARCHIVE = 2**30  # bytes unpacked; the largest official one has a quarter of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +90,34 @@ def check_sizes(names: list[str], sizes: Sequence[int], source: str) -> None:
             f"{source}: class {names[smallest]!r} has {sizes[smallest]} images, expected "
             f"{max(sizes)} as in the largest class; the archive is not whole: download it again"
         )
+
+
+@contextlib.contextmanager
+def reading_zip(path: Path) -> Iterator[Archive]:
+    """Yield a zip archive of a sensible size, none of whose members leaves it.
+
+    Raises:
+        UserError: for an archive that is missing or, in the block too, turns out damaged.
+    """
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            archive = Archive(data, str(path))
+            for name in archive.members:
+                check_path(name, str(path))
+            unpacked = sum(member.size for member in archive.members.values())
+            if unpacked > _LARGEST_ARCHIVE:
+                raise UserError(
+                    f"{path}: {unpacked} bytes unpacked, expected at most {_LARGEST_ARCHIVE}; "
+                    "do not use this archive"
+                )
+            yield archive
+    except FileNotFoundError:
+        raise files.missing(path) from None
+    except (OSError, ValueError, struct.error) as error:
+        raise UserError(f"{path}: damaged archive ({error}); download it again") from None
 
 
 def check_path(path: str, source: str) -> None:

@@ -9,8 +9,7 @@ import numpy as np
 import PIL.Image
 
 from stages.command import UserError
-from stages.readers import Contents, FixedTasks, Part, class_sorted
-from stages.zips import reading_zip
+from stages.readers import Contents, FixedTasks, Part, class_sorted, reading_zip
 
 _LARGEST = 2**20  # bytes of a member; drawings have hundreds
 _SIDE = 105  # pixels

@@ -9,8 +9,8 @@ import numpy as np
 import simplejpeg
 
 from stages.command import UserError
-from stages.readers import Contents, Part, check_sizes
-from stages.zips import Archive, reading_zip
+from stages.readers import Contents, Part, check_sizes, reading_zip
+from stages.zips import Archive
 
 _ARCHIVE = "tiny-imagenet-200.zip"
 _LAYOUT = re.compile(r"tiny-imagenet-200/train/(n\d{8})/images/([^/]+\.JPEG)")
