@@ -6,6 +6,8 @@ metrics/<dataset>/<experiment>, made from the seed of params.yaml
 With another seed differ initial weights, batches, dropout and augmentation; splits and tasks have
 seeds of their own and stay. Each seed is run by the stages themselves, in a folder of its own under
 .resume/ with a params.yaml in which only the seed differs; what is finished there is not run again.
+Where more or fewer seeds are asked for than git's HEAD has, those that it has are not run again
+either: with `count: 6` in place of 5 one more is run.
 """
 
 import hashlib
@@ -13,8 +15,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated, Self
 
 import numpy as np
+import pydantic
 import yaml
 
 from stages import files, params
@@ -26,6 +30,36 @@ _MEASURES = ("accuracy", "pair_auc", "mean_average_precision")
 # Not of codes alone.
 _BESIDE = ("pixels", "untrained", "pca", "expanded", "search", "train", "validation")
 _DIGITS = 6  # decimals of a fraction in a metrics file
+# As `figures_of` names them: part, task set if it is one-shot, layer and distance, measure.
+_PATH = "^(network|oneshot/[^/]+|retrieval)(/[^/]+){3}$"
+
+
+class Figure(pydantic.BaseModel):
+    """One figure from several seeds."""
+
+    mean: pydantic.FiniteFloat
+    sd: pydantic.FiniteFloat
+    values: list[pydantic.FiniteFloat]
+
+
+class Spread(pydantic.BaseModel):
+    """What metrics/seeds/<experiment>.json holds."""
+
+    seeds: Annotated[list[int], pydantic.Field(min_length=2)]
+    figures: dict[Annotated[str, pydantic.Field(pattern=_PATH)], Figure]
+
+    @pydantic.model_validator(mode="after")
+    def _values_of_every_seed(self) -> Self:
+        if any(len(each.values) != len(self.seeds) for each in self.figures.values()):
+            raise ValueError("a figure has not a value of every seed")
+        return self
+
+    def runs(self) -> dict[int, dict[str, float]]:
+        """Return by seed what it measured."""
+        return {
+            seed: {path: each.values[place] for path, each in self.figures.items()}
+            for place, seed in enumerate(self.seeds)
+        }
 
 
 def figures_of(metrics: Path) -> dict[str, float]:
@@ -98,6 +132,29 @@ def run_again(name: str, experiment: params.Experiment, seed: int, folder: Path)
     return metrics
 
 
+def committed(name: str, seeds: list[int], first: dict[str, float]) -> dict[int, dict[str, float]]:
+    """Return by seed what is committed and need not be run again.
+
+    That is nothing where the committed seeds are those asked for: then it is not their number for
+    which the stage runs, and nothing that is committed may answer for it. It is nothing, too,
+    where the first seed measured something else there, or no such file is committed.
+
+    Args:
+        name: of the experiment.
+        seeds: that are asked for.
+        first: what the first of them measured; see `figures_of`.
+    """
+    words = ["git", "show", f"HEAD:./metrics/seeds/{name}.json"]
+    try:
+        shown = subprocess.run(words, capture_output=True, check=True).stdout
+        found = Spread.model_validate_json(shown)
+    except (OSError, subprocess.CalledProcessError, pydantic.ValidationError):
+        return {}
+    runs = found.runs()
+    rounded = {path: round(value, _DIGITS) for path, value in first.items()}
+    return runs if found.seeds != seeds and runs.get(seeds[0]) == rounded else {}
+
+
 def main(name: str) -> None:
     """Run one experiment from its other seeds, and write what all of them measured."""
     settings = params.load()
@@ -110,8 +167,13 @@ def main(name: str) -> None:
     # they are run anew.
     digest = hashlib.sha256(repr((experiment, first)).encode()).hexdigest()[:16]
     seeds = [settings.seed + further for further in range(settings.seeds[name].count)]
+    there = committed(name, seeds, first)
     runs = [first]
     for seed in seeds[1:]:
+        if seed in there:
+            print(f"seed {seed}: committed", flush=True)
+            runs.append(there[seed])
+            continue
         folder = files.state_folder("seeds", f"{name}-{seed}", digest)
         runs.append(figures_of(run_again(name, experiment, seed, folder)))
     files.write_json(

@@ -2,33 +2,20 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pydantic
 
 from stages import files, params
 from stages.command import UserError
 from stages.measures.comparison import paired_by_seed
-from stages.results import Finite
+from stages.seeds import Figure, Spread
 
 _WORDS = {"network": "seen classes", "retrieval": "retrieval, mAP"}
 _MEASURES = {"accuracy", "mean_average_precision"}
-# As `seeds.figures_of` names them: part, task set if it is one-shot, layer and distance, measure.
-_PATH = "^(network|oneshot/[^/]+|retrieval)(/[^/]+){3}$"
 
 
-class _Figure(pydantic.BaseModel):
-    mean: Finite
-    sd: Finite
-    values: list[Finite]
-
-
-class _Spread(pydantic.BaseModel):
-    seeds: Annotated[list[int], pydantic.Field(min_length=2)]
-    figures: dict[Annotated[str, pydantic.Field(pattern=_PATH)], _Figure]
-
-
-def read(name: str) -> _Spread:
+def read(name: str) -> Spread:
     """Return what an experiment measured from several seeds.
 
     Raises:
@@ -37,17 +24,14 @@ def read(name: str) -> _Spread:
     path = Path("metrics/seeds", f"{name}.json")
     content = files.read_json(path)
     try:
-        found = _Spread.model_validate(content)
-        if any(len(each.values) != len(found.seeds) for each in found.figures.values()):
-            raise ValueError("a figure has not a value of every seed")
-    except ValueError as error:  # pydantic's, too
+        return Spread.model_validate(content)
+    except pydantic.ValidationError as error:
         raise UserError(
             f"{path}: damaged ({str(error)[:200]}); delete it and run {files.maker_of(path)}"
         ) from None
-    return found
 
 
-def ended(settings: params.Params) -> dict[str, _Spread]:
+def ended(settings: params.Params) -> dict[str, Spread]:
     """Return by experiment what several seeds measured, of those whose seeds have ended."""
     return {
         name: read(name)
@@ -56,13 +40,13 @@ def ended(settings: params.Params) -> dict[str, _Spread]:
     }
 
 
-def best_by_measure(found: _Spread) -> dict[str, tuple[tuple[str, ...], _Figure]]:
+def best_by_measure(found: Spread) -> dict[str, tuple[tuple[str, ...], Figure]]:
     """Return of each measure the layer and distance whose mean over the seeds is highest.
 
     Returns:
         (where, figure) by the measure in words; where is (layer, distance), or () of seen classes.
     """
-    best: dict[str, tuple[tuple[str, ...], _Figure]] = {}
+    best: dict[str, tuple[tuple[str, ...], Figure]] = {}
     for path, figure in found.figures.items():
         part, *place, measure = path.split("/")
         if measure not in _MEASURES:

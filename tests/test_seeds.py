@@ -116,6 +116,42 @@ def test_an_experiment_is_compared_with_the_one_that_it_differs_from_in_one_sett
     assert row["against"] == "digits-siamese"
 
 
+def commit(folder: Path) -> None:
+    """Commit a folder's metrics, in a repository of its own."""
+    here = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init", "-q"], ["add", "metrics"], ["commit", "-q", "-m", "measured"]):
+        subprocess.run([*here, *words], check=True)
+
+
+def test_committed_seeds_stand_where_others_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "digits-siamese", l2=[0.3, 0.123457, 0.5])
+    path = "retrieval/codes/l2/mean_average_precision"
+    first = {path: 0.3000000001}  # rounded when it is written
+    assert seeds.committed("digits-siamese", [1, 2], first) == {}  # not committed
+    commit(tmp_path)
+    Path("metrics/seeds/digits-siamese.json").unlink()  # as DVC does before it runs the stage
+    found = {1: {path: 0.3}, 2: {path: 0.123457}, 3: {path: 0.5}}
+    assert seeds.committed("digits-siamese", [1, 2, 3, 4], first) == found
+    assert seeds.committed("digits-siamese", [1, 2], first) == found
+    # The seeds that are there: something else has changed, or all are to be run anew.
+    assert seeds.committed("digits-siamese", [1, 2, 3], first) == {}
+    # Another network than that of the committed figures, another first seed, another experiment.
+    assert seeds.committed("digits-siamese", [1, 2], {path: 0.31}) == {}
+    assert seeds.committed("digits-siamese", [7, 8], first) == {}
+    assert seeds.committed("digits-classifier", [1, 2], first) == {}
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"seeds": [1, 2], "figures": {"a": 1}}'])
+def test_what_is_committed_and_damaged_is_run_again(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    path = Path("metrics/seeds/digits-siamese.json")
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    commit(tmp_path)
+    assert seeds.committed("digits-siamese", [1, 2, 3], {}) == {}
+
+
 def content(path: str, *, seeds: int = 2, values: int = 2) -> str:
     figure = {"mean": 1, "sd": 0, "values": [1] * values}
     return json.dumps({"seeds": list(range(1, seeds + 1)), "figures": {path: figure}})
@@ -185,3 +221,29 @@ def test_a_seed_that_fails_is_said_and_nothing_is_written(project):
     assert "oneshot from seed 2 failed" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not (project / "metrics/seeds/digits-siamese.json").exists()
+
+
+def test_a_seed_more_is_one_run_more(project):
+    # The second seed as no run would measure it, so that it shows whether it was run.
+    own = seeds.figures_of(project / "metrics/digits/digits-siamese")
+    known = seeds.spread([own, dict.fromkeys(own, 0.125)])
+    path = project / "metrics/seeds/digits-siamese.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"seeds": [1, 2], "figures": known}))
+    commit(project)
+    path.unlink()
+    given = (project / "params.yaml").read_text()
+    more = given.replace("count: 2", "count: 3")
+    assert more != given
+    (project / "params.yaml").write_text(more)
+    done = run_stage(project, "seeds", "digits-siamese")
+    (project / "params.yaml").write_text(given)
+    assert done.returncode == 0
+    said = done.stdout.splitlines()
+    assert "seed 2: committed" in said
+    assert "seed 2: train" not in said
+    assert "seed 3: train" in said
+    found = json.loads(path.read_text())
+    assert found["seeds"] == [1, 2, 3]
+    for figure, each in found["figures"].items():
+        assert each["values"][:2] == [round(own[figure], 6), 0.125]
