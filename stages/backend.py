@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import IO
 
 from stages import files
 from stages.command import UserError
@@ -23,7 +24,7 @@ def _quietly() -> Iterator[None]:
     TensorFlow greets on every start, below the level at which its own setting takes hold.
     """
     shown = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with _place_to_hold() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
@@ -34,6 +35,13 @@ def _quietly() -> Iterator[None]:
         finally:
             os.dup2(shown, 2)
             os.close(shown)
+
+
+def _place_to_hold() -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:  # a full disk
+        return open(os.devnull, "r+b")
 
 
 @contextlib.contextmanager
@@ -60,10 +68,16 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 # TensorFlow by itself leaves oneDNN's convolutions to processors with AVX-512. On one with AVX2
 # alone, too, they train the networks here 1.4 to 2.5 times as fast.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-with _quietly(), _without(_UNUSED):
-    import keras
+try:
+    with _quietly(), _without(_UNUSED):
+        import keras
 
-    keras.utils.set_random_seed(0)  # which looks for TensorFlow, here and never again
+        keras.utils.set_random_seed(0)  # which looks for TensorFlow, here and never again
+except (ImportError, ValueError) as error:
+    raise SystemExit(
+        f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}: {error}; expected tensorflow, jax or torch, "
+        "installed"
+    ) from None
 
 _FLAGS = Path("/proc/cpuinfo")
 _BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # of x86, of x86's matrix units, of Arm
@@ -145,6 +159,15 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moving.assign(moving * self.momentum + now * (1 - self.momentum))
         return outputs
+
+
+def versions() -> dict[str, str]:
+    """Return the installed versions of all that the bytes of a training may depend on."""
+    found = {}
+    for package in ("keras", "numpy", "tensorflow", "jax", "torch"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def description() -> dict[str, object]:

@@ -66,8 +66,9 @@ def run(stage: Callable[..., None]) -> None:
         if not (found := _DEVICE_IS_FULL.search(str(error))):
             raise
         failure = (
-            f"out of memory on the device ({found[0].strip()}); lower training.batch or "
-            "codes.batch in params.yaml; the epochs that were finished are kept"
+            f"out of memory on the device ({found[0].strip()}); lower codes.batch in "
+            "params.yaml, or training.batch, with which a training starts anew; with the batch as "
+            "it is, the epochs that were finished are kept"
         )
     else:
         return

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import re
-import textwrap
 from typing import Any
 
 import markupsafe
@@ -23,6 +22,7 @@ _MARKERS = "osD^vP"
 _LONGEST = 24  # characters of a name beside a square, which long ones would leave no room
 _STYLE = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name may hold $
     "svg.hashsalt": "report",  # the same ids in every run
     "font.size": 10,
     "legend.frameon": False,
@@ -86,14 +86,18 @@ def dots(
         return as_svg(figure, f"dots-{name}")
 
 
+def _ends(low: float, value: float, high: float) -> list[list[float]]:
+    """Return how far an interval reaches to both sides, in percent; few resamples may miss it."""
+    return [[100 * max(value - low, 0)], [100 * max(high - value, 0)]]
+
+
 def _dot(axes, y, low, value, high, color, marker, *, filled) -> None:
     """Draw one figure, from 0 to 1, with its interval; a hollow one stands a little lower."""
-    ends = [[100 * max(value - low, 0)], [100 * max(high - value, 0)]]
     inside = color if filled else _PAPER
     axes.errorbar(
         100 * value,
         y if filled else y + 0.3,
-        xerr=ends,
+        xerr=_ends(low, value, high),
         fmt=marker,
         color=color,
         markersize=4.5,
@@ -184,11 +188,15 @@ def heat(name: str, rates: np.ndarray, names: list[str]) -> markupsafe.Markup:
             axes.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, **style))
             if rate >= 0.095:
                 axes.text(column, row, f"{100 * rate:.0f}", ha="center", va="center", fontsize=6.5)
-        words = [textwrap.shorten(label(each), _LONGEST, placeholder=" …") for each in names]
+        words = [_shortened(label(each)) for each in names]
         axes.set_xticks(range(count), words, rotation=90, fontsize=8)
         axes.set_yticks(range(count), words, fontsize=8)
         axes.set(xlabel="chosen", ylabel="query")
         return as_svg(figure, name)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1].rstrip()}…"
 
 
 def curves(history: list[dict[str, float]], name: str) -> markupsafe.Markup:
@@ -244,7 +252,7 @@ def ranges(
         for place, (_, figures, chance) in enumerate(rows):
             value = 100 * figures[measure]
             axes.barh(place, value, height=0.55, color=_PAINTS[0])
-            ends = [[value - 100 * figures["ci95_low"]], [100 * figures["ci95_high"] - value]]
+            ends = _ends(figures["ci95_low"], figures[measure], figures["ci95_high"])
             axes.errorbar(value, place, xerr=ends, fmt="none", ecolor=_INK, capsize=3)
             axes.plot([100 * chance] * 2, [place - 0.4, place + 0.4], color=_INK, linestyle="--")
         return as_svg(figure, name)

@@ -90,7 +90,8 @@ def codes_of(encoder: Encoder, images: np.ndarray) -> dict[str, np.ndarray]:
         outputs = predict(images)
         if encoder.architecture.experiment.codes.mirrored:
             others = predict(images[:, :, ::-1])
-            outputs = {name: (outputs[name] + others[name]) / 2 for name in outputs}
+            # Halved first: the images themselves, of bytes, may be a layer.
+            outputs = {name: outputs[name] / 2 + others[name] / 2 for name in outputs}
     return {name: np.float32(each).reshape(len(each), -1) for name, each in outputs.items()}
 
 

@@ -118,7 +118,9 @@ def read_array(path: str | Path, *, dtype: str, dimensions: int) -> np.ndarray:
         array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise missing(path) from None
-    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
+    except (
+        ValueError, EOFError, SyntaxError, tokenize.TokenError, OverflowError, TypeError
+    ) as error:  # fmt: skip
         raise UserError(
             f"{path}: damaged .npy file ({error}); delete it and run {maker_of(path)}"
         ) from None

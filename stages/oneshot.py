@@ -102,7 +102,8 @@ def score(name: str, experiment: params.Experiment, workers: Here | OnDask) -> N
         if space.keys[0] == "expanded":
             continue
         measure = functools.partial(hits_by_ways, head=space.head)
-        by_ways = in_blocks(measure, shared, widest, labels, workers)
+        with codes.refused(experiment.dataset, name):
+            by_ways = in_blocks(measure, shared, widest, labels, workers)
         for ways, hits in enumerate(by_ways.T, 2):  # means over choices: the interval is too wide
             courses.append(("/".join(space.keys), ways, *figures(hits).values()))
     metrics = Path("metrics", experiment.dataset, name)

@@ -98,6 +98,13 @@ class Split(Section):
     seen_test: Selection
     unseen: Selection
 
+    @pydantic.field_validator("unseen")
+    @classmethod
+    def _an_image_and_another(cls, chosen: Selection) -> Selection:
+        if chosen.count("examples") < 2:
+            raise ValueError("expected two or more examples of a class: a query and what is sought")
+        return chosen
+
     def selections(self) -> dict[str, Selection]:
         """Return the selections that are there, by name."""
         return {name: chosen for name, chosen in self if isinstance(chosen, Selection)}
@@ -349,13 +356,12 @@ class Params(Section):
         return _named("experiments", self.experiments, name)
 
     def differences(self) -> list[Difference]:
-        """Return every two experiments that differ in a single setting."""
+        """Return every two experiments of a dataset that differ in a single setting."""
         found = []
         settings = {name: leaves(each.model_dump()) for name, each in self.experiments.items()}
         for (first, a), (second, b) in itertools.combinations(settings.items(), 2):
             keys = [key for key in a.keys() | b.keys() if a.get(key) != b.get(key)]
-            if len(keys) == 1:
-                key = keys[0]
+            if len(keys) == 1 and (key := keys[0]) != "dataset":
                 found.append(Difference(first, second, key, a.get(key), b.get(key)))
         return found
 

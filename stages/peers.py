@@ -45,7 +45,12 @@ def train_together(launcher: int | str, name: str) -> None:
     command = [sys.executable, "-m", "stages.peers", name]
     count, others = 1, {}
     if isinstance(launcher, str):
-        command = [*shlex.split(launcher), *command]
+        try:
+            command = [*shlex.split(launcher), *command]
+        except ValueError as error:
+            raise UserError(
+                f"params.yaml: cluster.launcher: no command: {error}. Received: {launcher!r}"
+            ) from None
     else:
         count = launcher
         others = {
@@ -58,12 +63,15 @@ def train_together(launcher: int | str, name: str) -> None:
         for rank in range(count):
             own = others and {"KERAS_DISTRIBUTION_PROCESS_ID": str(rank)}
             started.append(subprocess.Popen(command, env=os.environ | others | own))
-        while not lost and any(each.poll() is None for each in started):
+        running = True
+        while running and not lost:
             time.sleep(0.1)
+            ended = [each.poll() for each in started]
+            running = None in ended
             lost = [
-                f"process {rank + 1} of {count} {_how(each)}"
-                for rank, each in enumerate(started)
-                if each.poll()
+                f"process {rank} of {count} {_how(code)}"
+                for rank, code in enumerate(ended, 1)
+                if code
             ]
     finally:
         _end(started)
@@ -74,8 +82,7 @@ def train_together(launcher: int | str, name: str) -> None:
         )
 
 
-def _how(ended: subprocess.Popen) -> str:
-    code = ended.returncode
+def _how(code: int) -> str:
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed with {code}"
 
 

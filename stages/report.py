@@ -76,7 +76,7 @@ def courses(
         y: that of the vertical one.
         scale: of the horizontal axis; see `drawings.lines`.
     """
-    drawn: dict[str, list[tuple[float, float]]] = {}
+    drawn: dict[str, tuple[float, list[tuple[float, float]]]] = {}
     for experiment, found in results.items():
         best: dict[str, tuple[float, str, list]] = {}
         for series, points in found[part].items():
@@ -84,12 +84,16 @@ def courses(
             mean = sum(point[1] for point in points) / len(points)
             if not layer.startswith("untrained") and mean > best.get(layer, (-1.0,))[0]:
                 best[layer] = mean, distance, points
-        for layer, (_, distance, points) in best.items():
-            own = layer != "pixels"  # those of every experiment are the same
-            drawn[f"{experiment}: {label(layer)}, {label(distance)}" if own else layer] = points
+        for layer, (mean, distance, points) in best.items():
+            own = layer != "pixels"  # of every experiment the same, but for its distances
+            title = f"{experiment}: {label(layer)}, {label(distance)}" if own else layer
+            if title not in drawn or mean > drawn[title][0]:
+                drawn[title] = mean, points
     if not drawn:
         return None
-    courses = [Line(name, points, number) for number, (name, points) in enumerate(drawn.items())]
+    courses = [
+        Line(name, points, number) for number, (name, (_, points)) in enumerate(drawn.items())
+    ]
     return drawings.lines(part, courses, x=x, y=y, scale=scale)
 
 

@@ -53,6 +53,13 @@ class _Precision(_Figures):
     mean_average_precision: Finite
 
 
+class _Ranked(_Precision):
+    mean_average_precision_at_r: Finite
+    precision_at_1: Finite
+    precision_at_5: Finite
+    r_precision: Finite
+
+
 class _Scored(_Metrics):
     """What is expanded is shown beside the same codes as they are, so they have to be there."""
 
@@ -88,12 +95,12 @@ _SEARCHED = (*_Searched.model_fields, "build_seconds", "query_milliseconds")
 class _Retrieval(_Scored):
     chance: Finite
     queries: int
-    pixels: dict[str, _Precision] = {}
-    untrained: dict[str, dict[str, _Precision]] = {}
+    pixels: dict[str, _Ranked] = {}
+    untrained: dict[str, dict[str, _Ranked]] = {}
     pca: dict[str, dict[_Count, dict[str, _Precision]]] = {}
     expanded: dict[str, dict[str, dict[_Count, _Precision]]] = {}
     search: dict[str, dict[str, dict[str, _Searched]]] = {}
-    __pydantic_extra__: dict[str, dict[str, _Precision]]
+    __pydantic_extra__: dict[str, dict[str, _Ranked]]
 
 
 def seen_measure(figures: dict[str, float]) -> str:
@@ -116,6 +123,7 @@ def _has_seen_measure(figures: dict[str, float]) -> dict[str, float]:
 
 
 class _Seen(_Metrics):
+    train: Annotated[dict[str, Finite], pydantic.AfterValidator(_has_seen_measure)]
     test: Annotated[dict[str, Finite], pydantic.AfterValidator(_has_seen_measure)]
     __pydantic_extra__: dict[str, dict[str, Finite]]
 
@@ -130,6 +138,8 @@ class _Run(_Metrics):
     seconds: Finite
     images_per_second: int
     device: str
+    cores: int
+    backend: str
     versions: dict[str, str]
 
 

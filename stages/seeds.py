@@ -24,7 +24,12 @@ import yaml
 from stages import files, params
 from stages.command import UserError, run
 
-_STAGES = ("train", "encode", "oneshot", "retrieval")
+_STAGES = {  # and the metrics file that each writes when all is there that the next one reads
+    "train": "run.json",
+    "encode": "network.json",
+    "oneshot": "oneshot.json",
+    "retrieval": "retrieval.json",
+}
 _PARTS = ("network", "oneshot", "retrieval")
 _MEASURES = ("accuracy", "pair_auc", "mean_average_precision")
 # Not of codes alone.
@@ -114,8 +119,6 @@ def run_again(name: str, experiment: params.Experiment, seed: int, folder: Path)
         UserError: when a stage fails, which has said why.
     """
     metrics = folder / "metrics" / experiment.dataset / name
-    if (metrics / "retrieval.json").exists():  # of the last stage, and nothing else of it is read
-        return metrics
     for room in ("arrays", "tasks"):
         link = folder / "data" / room / experiment.dataset
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -123,8 +126,11 @@ def run_again(name: str, experiment: params.Experiment, seed: int, folder: Path)
         link.symlink_to(Path("data", room, experiment.dataset).resolve())
     given = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     files.write_text(folder / "params.yaml", yaml.safe_dump(given | {"seed": seed}))
-    here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    for stage in _STAGES:
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]
+    here = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    for stage, last in _STAGES.items():
+        if (metrics / last).exists():
+            continue
         print(f"seed {seed}: {stage}", flush=True)
         words = [sys.executable, "-m", f"stages.{stage}", name]
         if subprocess.run(words, cwd=folder, env=here, check=False).returncode:

@@ -132,10 +132,17 @@ class Progress:
         devices.agreed("the epochs that were finished", len(kept) and int(kept[-1].name[6:10]) + 1)
         if not kept:
             return
-        state = files.read_json(kept[-1].with_name(kept[-1].name.replace(".weights.h5", ".json")))
-        self.history = state["history"]
-        self.seconds, self.images = state["seconds"], state["images"]
-        self.description = state["description"]
+        try:
+            path = kept[-1].with_name(kept[-1].name.replace(".weights.h5", ".json"))
+            state = files.read_json(path)
+            self.history = state["history"]
+            self.seconds, self.images = state["seconds"], state["images"]
+            self.description = state["description"]
+        except (UserError, KeyError, TypeError):
+            raise UserError(
+                f"{path}: no state of a training in it; delete the folder {self.folder}, and the "
+                "training starts anew"
+            ) from None
         model.optimizer.build(model.trainable_variables)
         backend.load_weights(model, kept[-1])
         if devices.is_first():
@@ -369,9 +376,14 @@ def resume_folder(
     images: np.ndarray,
     validation: np.ndarray | None,
 ) -> Path:
-    """Return where a training's state is kept: another place when anything that it uses changes."""
+    """Return where a training's state is kept: another place when anything that it uses changes.
+
+    That are versions of packages, too, of all backends: which one trains may be for the training's
+    own processes to say.
+    """
     digest = hashlib.sha256(repr((seed, experiment.network, experiment.objective)).encode())
     digest.update(repr(experiment.training).encode())
+    digest.update(repr(backend.versions()).encode())
     for module in modules(experiment):
         digest.update((Path(__file__).parent / module).read_bytes())
     for array in (images, validation):

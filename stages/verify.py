@@ -66,8 +66,22 @@ def committed(revision: str) -> dict[Path, dict]:
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or error
         raise UserError(f"{revision}: no revision of this checkout: {reason}") from None
-    chosen = [path for path in paths if path.endswith(".json") and not path.endswith("run.json")]
-    return {Path(path): json.loads(_git("show", f"{revision}:{path}")) for path in chosen}
+    found = {}
+    for path in map(Path, paths):
+        if path.suffix != ".json" or path.name == "run.json":
+            continue
+        try:
+            content = json.loads(_git("show", f"{revision}:./{path.as_posix()}"))
+        except ValueError as error:
+            raise UserError(f"{revision}:{path}: no JSON: {error}") from None
+        found[path] = _an_object(content, f"{revision}:{path}")
+    return found
+
+
+def _an_object(found: Any, source: str | Path) -> dict:
+    if not isinstance(found, dict):
+        raise UserError(f"{source}: expected a JSON object of figures")
+    return found
 
 
 def _git(*words: str) -> str:
@@ -79,7 +93,9 @@ def main(revision: str) -> None:
     found = [
         each
         for path, there in committed(revision).items()
-        for each in disagreements(files.read_json(path), there, str(path.with_suffix("")))
+        for each in disagreements(
+            _an_object(files.read_json(path), path), there, str(path.with_suffix(""))
+        )
     ]
     if not found:
         raise UserError(f"{revision}: no metrics in it")

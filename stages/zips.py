@@ -75,7 +75,7 @@ class Archive:
         if len(header) < _LOCAL.size or not header.startswith(b"PK\3\4"):
             raise ValueError(f"no {path} where the directory says")
         _, name, extra = _LOCAL.unpack(header)
-        if data[begin : begin + name] != path.encode("utf-8", "surrogateescape"):
+        if _path(data[begin : begin + name]) != path:
             raise ValueError(f"{path} has another name in its place")
         begin += name + extra
         content = data[begin : begin + member.packed]
@@ -106,12 +106,20 @@ def _directory(data: mmap.mmap) -> dict[str, Member]:
         if signature != b"PK\1\2":
             raise ValueError(f"no entry of the directory where entry {len(members) + 1} should be")
         at += _ENTRY.size
-        path = entries[at : at + name].decode("utf-8", "surrogateescape")
+        path = _path(entries[at : at + name])
         members[path] = Member(flags, method, checksum, packed, unpacked, local)
         at += name + extra + comment
     if at != size or len(members) != count:
         raise ValueError(f"the directory has {len(members)} different members, expected {count}")
     return members
+
+
+def _path(name: bytes) -> str:
+    """Return a member's path: UTF-8, or else, as Windows has long packed them, code page 437."""
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError:
+        return name.decode("cp437")
 
 
 def _end(data: mmap.mmap) -> tuple[int, int, int]:

@@ -202,6 +202,11 @@ MISTAKES = {
         "datasets.digits.split.unseen: examples: expected [first, stop) with first < stop, "
         "got (9, 9)",
     ),
+    "no pairs": (
+        "datasets.digits.split.unseen.examples",
+        [0, 1],
+        "datasets.digits.split.unseen: expected two or more examples of a class",
+    ),
     "no sha256": (
         "datasets.digits.pixels.all",
         "79fa",

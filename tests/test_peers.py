@@ -198,6 +198,11 @@ def test_a_launcher_is_a_number_or_a_command(tmp_path, launcher):
         params.load(tmp_path / "params.yaml")
 
 
+def test_a_launcher_with_a_quote_too_few_is_one_clear_line():
+    with pytest.raises(UserError, match=r"cluster\.launcher: no command: No closing quotation"):
+        peers.train_together("srun 'x", "digits-siamese")
+
+
 def test_a_missing_launcher_is_one_clear_line(tmp_path):
     name = project(tmp_path, launcher="no-such-launcher --ntasks=2")
     stage = start(tmp_path, name)

@@ -66,6 +66,13 @@ def test_experiments_that_differ_in_two_settings_say_nothing_of_either():
     assert settings(colour=COLOUR, same=COLOUR).differences() == []
 
 
+def test_an_experiment_of_another_dataset_is_no_variant():
+    other = COLOUR.model_copy(update={"dataset": "another"})
+    given = settings(**{"colour": COLOUR, "colour-other": other})
+    assert given.differences() == []
+    assert given.variants() == set()
+
+
 def test_a_difference_of_an_experiment_not_run_is_left_out():
     assert questions.costs(settings(colour=COLOUR, grey=GREY), {"colour": found(0.3)}) == []
 

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages import choices, pages, params, predictions, report, thumbnails
+from stages import choices, drawings, pages, params, predictions, report, thumbnails
 from stages.command import UserError, run
 from stages.measures.episodes import hits_of, support_distances
+from stages.results import read_results
 
 ROOT = Path(__file__).parent.parent
 PARAMS = params.load(ROOT / "params.yaml")
@@ -426,6 +427,45 @@ def test_courses_of_the_best_distance_and_of_pixels_are_drawn():
     drawing = page.html.split("By the number of ways")[1].split("</svg>")[0]
     legend = re.findall(r">([^<>]*(?:neural codes|pixels)[^<>]*)</text>", drawing)
     assert legend == ["toy-classifier: neural codes, L2", "pixels", "toy-siamese: neural codes, L2"]
+
+
+def test_pixels_are_drawn_by_the_best_distance_of_any_experiment():
+    """The last one by name may have been measured by fewer distances."""
+    for name, pixels in (("toy-classifier", 0.7), ("toy-siamese", 0.6)):
+        rows = f"neural_codes/l2,2,0.9\npixels/l2,2,{pixels}\n"
+        write(Path("metrics/toy", name, "ways.csv"), f"series,ways,accuracy\n{rows}")
+    drawn = report.courses(read_results("toy"), "ways", x="ways", y="accuracy")
+    less = Path("metrics/toy/toy-siamese/ways.csv")
+    write(less, less.read_text().replace("0.6", "0.1"))
+    again = report.courses(read_results("toy"), "ways", x="ways", y="accuracy")
+    assert drawn == again
+
+
+@pytest.mark.parametrize("name", ["price, US$5 to $9", r"a $\foo$ b", "x" * 40])
+def test_any_name_of_a_class_stands_beside_its_square(name):
+    html = drawings.heat("x", np.eye(2), [name, "other"])
+    assert f">{name[:23]}" in html
+
+
+def test_an_interval_that_leaves_the_figure_out_is_drawn():
+    figures = {"accuracy": 0.5, "ci95_low": 0.6, "ci95_high": 0.7}  # of very few resamples
+    assert "<svg" in drawings.ranges("x", [("a", figures, 0.1)], "accuracy")
+
+
+@pytest.mark.parametrize(
+    ("part", "key"), [("run", "cores"), ("run", "backend"), ("network", "seen/train")]
+)
+def test_a_metrics_file_without_what_the_page_shows_is_one_line(part, key):
+    path = Path(f"metrics/toy/toy-classifier/{part}.json")
+    content = json.loads(path.read_text())
+    *sections, last = key.split("/")
+    section = content
+    for each in sections:
+        section = section[each]
+    del section[last]
+    write(path, json.dumps(content))
+    with pytest.raises(UserError, match=rf"{part}\.json: {key}: Field required"):
+        report.main("toy")
 
 
 def test_a_course_with_a_figure_missing_is_refused():

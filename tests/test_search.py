@@ -235,6 +235,7 @@ def test_scores_are_fractions(name, depth, seed):
         ("PQ3", "should be a multiple of the number of subquantizers"),
         ("Flat,nprobe=8", "could not set parameter nprobe"),
         ("IVF4,Flat,nprobe=", "could not interpret parameters nprobe="),
+        ("IVF4,Flat,nprobe=0", "faiss refuses an index"),
         ("", "Received: ''"),
     ],
 )

@@ -152,6 +152,36 @@ def test_what_is_committed_and_damaged_is_run_again(tmp_path, monkeypatch, text)
     assert seeds.committed("digits-siamese", [1, 2, 3], {}) == {}
 
 
+def test_a_seed_that_was_interrupted_goes_on_with_the_stage_that_did_not_end(tmp_path, monkeypatch):
+    """No stage that has ended is run again: after `encode` the training's own state is gone."""
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("seed: 1\n")
+    experiment = params.load(archives.PARAMS).experiments["digits-siamese"]
+    ran, paths, fails = [], [], {"stages.retrieval"}
+
+    def stage(words, *, cwd, env, check):
+        ran.append(words[2])
+        paths.append(env["PYTHONPATH"].split(os.pathsep))
+        metrics = cwd / "metrics/digits/x" / seeds._STAGES[words[2].removeprefix("stages.")]
+        if words[2] not in fails:
+            metrics.parent.mkdir(parents=True, exist_ok=True)
+            metrics.write_text("{}")
+        return subprocess.CompletedProcess(words, words[2] in fails)
+
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    monkeypatch.setattr(subprocess, "run", stage)
+    with pytest.raises(UserError, match="retrieval from seed 2 failed"):
+        seeds.run_again("x", experiment, 2, Path("state"))
+    stages = ["stages.train", "stages.encode", "stages.oneshot", "stages.retrieval"]
+    assert ran == stages
+    assert all(each[-1] == "/elsewhere" and len(each) == 2 for each in paths)
+    fails.clear()
+    assert seeds.run_again("x", experiment, 2, Path("state")) == Path("state/metrics/digits/x")
+    assert ran[4:] == ["stages.retrieval"]
+    seeds.run_again("x", experiment, 2, Path("state"))
+    assert len(ran) == 5
+
+
 def content(path: str, *, seeds: int = 2, values: int = 2) -> str:
     figure = {"mean": 1, "sd": 0, "values": [1] * values}
     return json.dumps({"seeds": list(range(1, seeds + 1)), "figures": {path: figure}})

@@ -1,6 +1,7 @@
 """Training: the same bytes again, whole or in pieces; early stopping; a loss that is no number."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -306,6 +307,27 @@ def test_a_processor_without_bfloat16_is_told(tmp_path, monkeypatch, capsys):
     backend.set_up(1)
 
 
+def test_a_backend_that_is_not_there_is_one_line():
+    name = "nonsense"
+    words = [sys.executable, "-m", "stages.train", "digits-siamese"]
+    here = os.environ | {"KERAS_BACKEND": name}
+    stage = subprocess.run(words, cwd=ROOT, env=here, capture_output=True, text=True, check=False)
+    assert stage.returncode == 1
+    assert stage.stderr.startswith(f"KERAS_BACKEND={name}: ")
+    assert "Traceback" not in stage.stderr
+
+
+def test_where_no_temporary_file_can_be_made_keras_is_imported_all_the_same(monkeypatch, capfd):
+    def full():
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(backend.tempfile, "TemporaryFile", full)
+    with backend._quietly():
+        os.write(2, b"a greeting")
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"
+
+
 def test_mixed_precision_trains_float32_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(backend, "computes_bfloat16", lambda: True)
     chosen = experiment("digits-classifier", precision="mixed_bfloat16", epochs=8)
@@ -372,6 +394,24 @@ def test_the_state_is_kept_apart_for_other_params_seed_or_images():
     folders = {train.resume_folder("x", *each) for each in given}
     assert len(folders) == len(given)
     assert train.resume_folder("x", first, 1, images(), None) in folders
+
+
+def test_the_state_is_kept_apart_for_other_versions(monkeypatch):
+    given = "x", experiment("digits-classifier"), 1, images(), None
+    before = train.resume_folder(*given)
+    assert backend.versions()["keras"] == keras.__version__
+    monkeypatch.setattr(backend, "versions", lambda: {"keras": "4.0"})
+    assert train.resume_folder(*given) != before
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"history": []}'])
+def test_a_damaged_state_is_one_line_that_helps(tmp_path, content):
+    chosen = experiment("digits-classifier", epochs=1)
+    fit(chosen, tmp_path)
+    (state,) = tmp_path.glob("*.json")
+    state.write_text(content)
+    with pytest.raises(UserError, match=f"{state}: no state .* delete the folder {tmp_path}"):
+        fit(chosen, tmp_path)
 
 
 def test_the_state_is_kept_apart_for_other_code():

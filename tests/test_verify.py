@@ -86,3 +86,44 @@ def test_against_a_revision(tmp_path, monkeypatch, capsys):
     path.unlink()
     with pytest.raises(UserError, match="no such file"):
         verify.main("HEAD")
+
+
+@pytest.fixture
+def below(tmp_path, monkeypatch):
+    """Return a function that commits files of a project below the top folder of its checkout."""
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / "project/metrics/seeds").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "project")
+
+    def commit(**texts):
+        for name, text in texts.items():
+            Path("metrics/seeds", f"{name}.json").write_text(text)
+        for words in (["add", "."], ["commit", "-qm", "x"]):
+            subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=b", *words], check=True)
+
+    return commit
+
+
+def test_a_project_below_the_top_of_its_checkout_is_compared(below, capsys):
+    """And a file whose name ends in that of one that is left out."""
+    below(**{"dry-run": '{"accuracy": 0.5}'})
+    verify.main("HEAD")
+    assert "1 figures: 1 the same" in capsys.readouterr().out
+    Path("metrics/seeds/dry-run.json").write_text('{"accuracy": 0.9}')
+    with pytest.raises(SystemExit):
+        verify.main("HEAD")
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "line"),
+    [
+        ("{", "{}", r"HEAD:metrics.seeds.x\.json: no JSON"),
+        ("[]", "{}", r"HEAD:metrics.seeds.x\.json: expected a JSON object"),
+        ('{"a": 1}', "[1]", r"metrics.seeds.x\.json: expected a JSON object"),
+    ],
+)
+def test_metrics_that_are_no_object_are_one_line(below, there, here, line):
+    below(x=there)
+    Path("metrics/seeds/x.json").write_text(here)
+    with pytest.raises(UserError, match=line):
+        verify.main("HEAD")

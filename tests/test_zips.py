@@ -106,3 +106,12 @@ def test_a_member_that_unpacks_to_more_than_it_says_is_not_unpacked_further(tmp_
     path.write_bytes(content[:place] + struct.pack("<I", 5) + content[place + 4 :])
     with pytest.raises(UserError, match=r"damaged archive \(zeros does not unpack to its size\)"):
         read(path)
+
+
+def test_names_that_are_not_utf8_are_of_code_page_437(tmp_path):
+    """As archives are that were packed on Windows, without the flag of UTF-8."""
+    path = tmp_path / "archive.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("Vxgel/a.png", b"content")
+    path.write_bytes(path.read_bytes().replace(b"Vxgel", b"V\x94gel"))
+    assert read(path) == {"Vögel/a.png": b"content"}

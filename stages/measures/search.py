@@ -141,14 +141,14 @@ class Index:
 
         Raises:
             ValueError: when a shape does not fit, `depth` is not positive, or faiss refuses a
-                setting that it does not know.
+                setting that it does not know, or a search by it.
         """
         _, _, queries, depth = _checked(self._codes, queries, depth)
         with _refusals(settings):
             self._faiss.ParameterSpace().set_index_parameters(self._index, settings)
-        begin = time.perf_counter()
-        distances, images = self._index.search(self._codes[queries], depth + 1)
-        seconds = time.perf_counter() - begin
+            begin = time.perf_counter()
+            distances, images = self._index.search(self._codes[queries], depth + 1)
+            seconds = time.perf_counter() - begin
         # A query need not come first among its duplicates, nor be found at all.
         others = np.argsort(images == queries[:, None], axis=1, kind="stable")[:, :depth]
         return Found(
