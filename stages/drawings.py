@@ -119,7 +119,9 @@ def lines(
         top: the highest figure of several drawings side by side; None for a drawing by itself.
     """
     with matplotlib.rc_context(_STYLE):
-        figure = Figure((4.2, 2.9 + 0.2 * len(drawn)), layout="constrained")
+        longest = max((len(line.name) for line in drawn), default=0)
+        size = max(4.2, 0.5 + 0.061 * longest), 2.9 + 0.2 * len(drawn)  # so names are not cut off
+        figure = Figure(size, layout="constrained")
         axes = figure.subplots()
         for line in drawn:
             axes.plot(
@@ -176,7 +178,7 @@ def heat(name: str, rates: np.ndarray, names: list[str]) -> markupsafe.Markup:
         names: of its rows and, the same, of its columns.
     """
     count = len(names)
-    densest = 0.55 / max(np.nanmax(rates), 0.01)  # so that ink is read on it
+    densest = 0.5 / max(np.nanmax(rates), 0.01)  # so that ink is read on it
     with matplotlib.rc_context(_STYLE):
         figure = Figure((1.6 + 0.26 * count,) * 2, layout="constrained")
         axes = figure.subplots()
@@ -223,7 +225,8 @@ def curves(history: list[dict[str, float]], name: str) -> markupsafe.Markup:
                     )
             axes.set_ylabel(quantity)
             axes.grid(axis="x", visible=False)
-        panels[0].legend(loc="upper right")
+        handles, titles = panels[0].get_legend_handles_labels()
+        figure.legend(handles, titles, loc="outside upper right", ncols=2)
         panels[-1].set_xlabel("epoch")
         panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         return as_svg(figure, f"curves-{name}")

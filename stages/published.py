@@ -1,7 +1,7 @@
 """What was published elsewhere, beside what is measured here."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from stages import params
 from stages.results import label, rows_of
@@ -13,9 +13,21 @@ SEEN = {
 }
 
 
+class Measured(NamedTuple):
+    """An experiment's own figure of what was published, and the ends of its 95 % interval.
+
+    Where no interval is measured, as of accuracy on the seen classes, both ends are the figure.
+    """
+
+    experiment: str
+    figure: float
+    low: float
+    high: float
+
+
 def beside_ours(
     settings: params.Params, results: dict[str, dict[str, dict]]
-) -> Iterator[tuple[str, params.Published, dict[str, tuple[str, float] | None]]]:
+) -> Iterator[tuple[str, params.Published, dict[str, Measured | None]]]:
     """Yield each published figure with its dataset and what stands beside it; see `counterparts`.
 
     Those of compressed codes are left out: the page of their dataset shows them.
@@ -50,28 +62,40 @@ def figure_of(each: params.Published, found: dict[str, Any]) -> float | None:
         each: what was published: its measure and, if they are told, the layer and the distance.
         found: what was read of the experiment.
     """
+    own = measured(each, "", found)
+    return own.figure if own else None
+
+
+def measured(each: params.Published, name: str, found: dict[str, Any]) -> Measured | None:
+    """Return the same with the experiment's name and the figure's interval."""
     part = part_of(each)
     if part == "seen":
         seen = (found["network"] or {"seen": {}})["seen"]
-        return seen.get(SEEN[each.measure], {}).get("accuracy")
+        figure = seen.get(SEEN[each.measure], {}).get("accuracy")
+        return None if figure is None else Measured(name, figure, figure, figure)
     scores, measure = found[part], "mean_average_precision"
     if part == "oneshot":
         measure = "accuracy"
         scores = (scores or {}).get(each.measure.removesuffix(" one-shot"))
     figures = [
-        figures[measure]
+        Measured(
+            name,
+            figures[measure],
+            figures.get("ci95_low", figures[measure]),
+            figures.get("ci95_high", figures[measure]),
+        )
         for row in rows_of({"": scores or {}})
         if each.layer in (None, row.layer) and (row.trained or each.layer == "pixels")
         for distance, figures in row.figures.items()
         if each.distance in (None, distance)
     ]
-    return max(figures, default=None)
+    return max(figures, key=lambda own: own.figure, default=None)
 
 
 def counterparts(
     each: params.Published, dataset: str, settings: params.Params, results: dict[str, dict]
-) -> dict[str, tuple[str, float] | None]:
-    """Return what stands beside a published figure: an experiment and its figure.
+) -> dict[str, Measured | None]:
+    """Return what stands beside a published figure.
 
     Returns:
         `same`: the first experiment of the same network, or the first of all where it is of pixels;
@@ -86,20 +110,15 @@ def counterparts(
         whole = settings.datasets[dataset].split.seen_train.count("classes")
         own = {n: v for n, v in own.items() if settings.experiments[n].images.classes == whole}
     any_layer = each.model_copy(update={"layer": None, "distance": None})
-    same = [
-        (name, figure)
+    same = (
+        measured(each, name, found)
         for name, found in own.items()
         if each.layer == "pixels" or settings.experiments[name].network.name == each.network
-        if (figure := figure_of(each, found)) is not None
-    ]
-    best = [
-        (name, figure)
-        for name, found in own.items()
-        if (figure := figure_of(any_layer, found)) is not None
-    ]
+    )
+    best = filter(None, (measured(any_layer, name, found) for name, found in own.items()))
     return {
-        "same": same[0] if same else None,
-        "best": max(best, key=lambda pair: pair[1], default=None),
+        "same": next(filter(None, same), None),
+        "best": max(best, key=lambda own: own.figure, default=None),
     }
 
 

@@ -121,8 +121,8 @@ def reproduced(settings: params.Params) -> str:
     for _, each, ours in published.beside_ours(settings, results):
         cells = [each.system, published.words(each), percent(each.figure)]
         for beside in ("same", "best"):
-            name, figure = ours[beside] or ("", None)
-            cells.append(f"{percent(figure)} (`{name}`)" if name else "–")
+            own = ours[beside]
+            cells.append(f"{percent(own.figure)} (`{own.experiment}`)" if own else "–")
         lines.append(f"| {' | '.join([*cells, each.protocol])} |\n")
     return _REPRODUCED + "".join(lines)
 

@@ -17,6 +17,7 @@ from stages import choices, drawings, files, pages, params, pictures, prediction
 from stages.choices import mark
 from stages.command import UserError, run
 from stages.drawings import Line
+from stages.published import SEEN
 from stages.results import best_of, expanded_courses, label, most_ways, read_results, rows_of
 
 _PICTURED = 4  # tasks chosen right, and as many chosen wrong, of each experiment
@@ -47,6 +48,10 @@ def section(name: str, scores: dict[str, dict], measure: str) -> dict[str, Any]:
         "distances": list(dict.fromkeys(distance for row in rows for distance in row.figures)),
         "rows": rows,
         "best": best,
+        "pixels": max(
+            (each[measure] for row in rows if not row.experiment for each in row.figures.values()),
+            default=None,
+        ),
     }
     return content | {"drawing": drawings.dots(**content)}
 
@@ -301,6 +306,9 @@ def main(dataset: str) -> None:
         provenance=pages.provenance(settings, [dataset]),
         published=[each for each in published if not each.dimensions],
         results=results,
+        seen_parts=SEEN,
+        seen_classes={name: settings.experiments[name].images.classes for name in results},
+        draws={name: each.draw for name, each in settings.dataset(dataset).tasks.sets.items()},
         arrays=arrays,
         names=names["unseen"],
         examples={

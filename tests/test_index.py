@@ -61,6 +61,25 @@ def test_each_published_figure_has_its_verdict(text):
     assert "third: something else 25.0 – this network is not run here –" in words
 
 
+@pytest.mark.parametrize(
+    ("figure", "verdict"),
+    [
+        (0.762, "✗ 1.1 points below by"),
+        (0.755, "≈ 0.4 points below (within the interval) by"),
+        (0.745, "✓ reached (within the interval) by"),
+        (0.74, "✓ reached by"),
+    ],
+)
+def test_a_figure_within_the_interval_is_neither_above_nor_below(text, figure, verdict):
+    """Of the best here, 75.1 from 74.1 to 76.1."""
+    settings = params.load()
+    toy = settings.datasets["toy"]
+    each = toy.published[0].model_copy(update={"figure": figure, "measure": "3-way one-shot"})
+    settings.datasets["toy"] = toy.model_copy(update={"published": [each]})
+    words = text().split("What reproduces, and what does not")[1]
+    assert f"{verdict} the best here 75.1 toy-classifier" in words
+
+
 def test_a_layer_is_compared_with_the_same_layer():
     each = params.Published(
         system="x",

@@ -217,6 +217,19 @@ def test_published_figures_stand_beside_ours_of_the_same_measure(page):
     assert f"other 50.0 toy-classifier {ours} something else" in text
 
 
+def test_a_network_that_pixels_beat_is_named(page):
+    assert "does no better than raw pixels" not in page.text
+    for name in ("toy-classifier", "toy-siamese"):
+        path = Path("metrics/toy", name, "oneshot.json")
+        content = json.loads(path.read_text())
+        for distance in content["3-way"]["pixels"].values():
+            distance["accuracy"] = 0.9
+        write(path, json.dumps(content))
+    text = Page().text
+    for name in ("toy-classifier", "toy-siamese"):
+        assert f"{name} does no better than raw pixels here: 75.1 %, where they get 90.0 %" in text
+
+
 def test_nothing_is_asked_of_a_network(page):
     assert not {"script", "link", "iframe", "base"} & {tag for tag, _ in page.elements}
     for _, attributes in page.elements:
