@@ -75,11 +75,17 @@ SIAMESE, CLASSIFIER = "digits-siamese", "digits-classifier"
 BELOW = f"metrics/digits/{SIAMESE}"  # one that falls short
 
 
+OTHERS = dict.fromkeys(
+    ("precision_at_1", "precision_at_5", "r_precision", "mean_average_precision_at_r"), 0.5
+)
+
+
 def compared(measure, chance, **representations):
     """Return figures of a layer and what it has to beat: (figure, lower end) of each distance."""
     layer, pixels, untrained = (
         {
             distance: {measure: value, "ci95_low": low, "ci95_high": 1.0}
+            | dict.fromkeys(OTHERS, 0.5)
             for distance, (value, low) in representations[name].items()
         }
         for name in ("layer", "pixels", "untrained")
@@ -87,7 +93,8 @@ def compared(measure, chance, **representations):
     return {"chance": chance, "L7": layer, "pixels": pixels, "untrained": {"L7": untrained}}
 
 
-NETWORK = {"parameters": 9, "seen": {"test": {"pair_auc": 0.75}}}
+SEEN = {"pair_auc": 0.75}
+NETWORK = {"parameters": 9, "seen": {"train": SEEN, "test": SEEN}}
 CLEAR = compared(
     "accuracy",
     chance=0.5,
@@ -122,13 +129,19 @@ def write(folder, **files):
         Path(folder, f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
+L7 = {"layers": ["L7"]}
+
+
 def ask(**asked):
     """Write params.yaml, in which the siamese experiment has to reach what is asked."""
     given = archives.small_params()
     names = (SIAMESE, CLASSIFIER)
     reached = {"beat": ["chance"], "at_least": {"network/seen/test/pair_auc": 0.75}}
     given |= {
-        "experiments": {name: given["experiments"][name] for name in names},
+        "experiments": {
+            name: given["experiments"][name] | {"codes": given["experiments"][name]["codes"] | L7}
+            for name in names
+        },
         "check": dict.fromkeys(names, reached) | {SIAMESE: {"at_least": {}} | asked},
         "seeds": {},
     }
@@ -140,7 +153,7 @@ def measured(tmp_path, monkeypatch):
     """Go to a folder with metrics of two experiments."""
     monkeypatch.chdir(tmp_path)
     write(BELOW, **FILES)
-    clear = {"2-way": FILES["oneshot"]["2-way"]}
+    clear = dict.fromkeys(FILES["oneshot"], FILES["oneshot"]["2-way"])
     write(f"metrics/digits/{CLASSIFIER}", **FILES | {"oneshot": clear})
     write("metrics/seeds", **{SIAMESE: {}})  # a file beside the folders, which is no experiment's
 
@@ -197,6 +210,24 @@ def test_a_baseline_that_was_not_measured_is_not_beaten(measured, capsys):
     assert code == 1
     assert lines[-1] == (
         f"{BELOW}: retrieval/L7/l2: no figures of untrained beside it; run dvc repro"
+    )
+
+
+@pytest.mark.parametrize(
+    ("oneshot", "lines"),
+    [
+        ({}, ["oneshot/2-way", "oneshot/5-way"]),
+        ({"2-way": CLEAR | {"tasks": 60}}, ["oneshot/5-way"]),
+        ({"5-way": EQUAL | {"tasks": 60, "L7": {}}}, ["oneshot/2-way", "oneshot/5-way/L7"]),
+    ],
+)
+def test_what_was_not_measured_clears_nothing(measured, capsys, oneshot, lines):
+    ask(beat=["chance", "pixels"])
+    write(BELOW, oneshot=oneshot)
+    code, out, found = answer(capsys)
+    assert (code, out[:6]) == (1, "1 of 2")
+    assert sorted(found) == sorted(
+        f"{BELOW}: {line}: not measured; run dvc repro" for line in lines
     )
 
 

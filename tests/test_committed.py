@@ -92,8 +92,8 @@ ALLOWED = {  # what a file may hold although it is refused, and why
 }
 # Names of people and machines that are words, too.
 COMMON = {"admin", "build", "builder", "codespace", "container", "debian", "digits", "docker",
-          "jovyan", "keras", "localhost", "python", "runner", "sandbox", "ubuntu", "vagrant",
-          "vscode"}  # fmt: skip
+          "jovyan", "keras", "localhost", "python", "runner", "sandbox", "student", "teacher",
+          "ubuntu", "vagrant", "vscode"}  # fmt: skip
 
 
 def committed() -> list[Path]:

@@ -281,3 +281,12 @@ def test_damaged_json_is_one_line(tmp_path, content):
         files.read_json(tmp_path / "some.json")
     assert f"{tmp_path / 'some.json'}: damaged JSON file" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_states_of_a_longer_name_are_not_forgotten(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    states = [files.state_folder("train", name, f"{7:016x}") for name in ("x", "x-grey")]
+    for state in states:
+        state.mkdir(parents=True)
+    files.forget_states("train", "x")
+    assert [state.exists() for state in states] == [False, True]

@@ -73,9 +73,9 @@ def test_each_published_figure_has_its_verdict(text):
 def test_a_figure_within_the_interval_is_neither_above_nor_below(text, figure, verdict):
     """Of the best here, 75.1 from 74.1 to 76.1."""
     settings = params.load()
-    toy = settings.datasets["toy"]
-    each = toy.published[0].model_copy(update={"figure": figure, "measure": "3-way one-shot"})
-    settings.datasets["toy"] = toy.model_copy(update={"published": [each]})
+    of_toys = settings.datasets["toy"]
+    each = of_toys.published[0].model_copy(update={"figure": figure, "measure": "3-way one-shot"})
+    settings.datasets["toy"] = of_toys.model_copy(update={"published": [each]})
     words = text().split("What reproduces, and what does not")[1]
     assert f"{verdict} the best here 75.1 toy-classifier" in words
 

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
+from stages import oneshot, retrieval
 from stages.measures.intervals import bootstrap_mean, wilson
 
 
@@ -116,3 +118,17 @@ def test_wrong_proportions_are_refused(successes, trials, confidence, message):
 def test_wrong_values_are_refused(values, resamples, message):
     with pytest.raises(ValueError, match=message):
         bootstrap_mean(values, np.random.default_rng(0), resamples=resamples)
+
+
+def test_the_stages_write_intervals_of_95_percent():
+    """By the oracles of both: Wilson's of scipy, and the normal distribution of a mean."""
+    hits = np.repeat([1.0, 0.0], [300, 700])
+    found = oneshot.figures(hits)
+    expected = stats.binomtest(300, 1000).proportion_ci(confidence_level=0.95, method="wilson")
+    assert (found["ci95_low"], found["ci95_high"]) == pytest.approx(tuple(expected), abs=1e-6)
+    values = np.random.default_rng(0).random(1000)
+    scores = dict.fromkeys(("average_precision", *retrieval._MEANS.values()), values)
+    found = retrieval.figures(scores, np.random.default_rng(1), 2000)
+    half = stats.norm.ppf(0.975) * values.std() / np.sqrt(1000)
+    ends = values.mean() - half, values.mean() + half
+    assert (found["ci95_low"], found["ci95_high"]) == pytest.approx(ends, abs=0.1 * half)

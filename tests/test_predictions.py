@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages import params, predictions
+from stages import oneshot, params, predictions
 from stages.codes import Space
 from stages.command import UserError
+from stages.measures.episodes import draw_tasks, hits_of
 from stages.results import most_ways
 
 ROOT = Path(__file__).parent.parent
@@ -187,4 +188,16 @@ def test_committed_predictions_are_of_the_committed_figures(folder):
     nearest = np.unpackbits(arrays["choices"], axis=1, count=round(1 / widest["chance"]))
     assert len(nearest) == widest["tasks"]
     assert nearest.any(axis=1).all()
+    # The tasks are drawn as they were frozen, so that the choices give the figures again.
+    dataset = PARAMS.datasets[folder.parent.name]
+    chosen = dataset.tasks.sets[most_ways(scores)]
+    assert chosen.draw == "all_classes"
+    classes, examples = (dataset.split.unseen.count(axis) for axis in ("classes", "examples"))
+    rng = np.random.default_rng([dataset.tasks.seed, *most_ways(scores).encode()])
+    tasks = draw_tasks(
+        rng, classes=classes, examples=examples, ways=chosen.ways, count=chosen.count
+    )
+    found = oneshot.figures(hits_of(np.where(nearest, 0.0, 1.0), tasks // examples))
+    figures = (each for layer in layers for each in widest[layer].values())
+    assert found == max(figures, key=lambda each: each["accuracy"])
     assert set(json.loads((folder / "codes.json").read_text())) == set(layers)

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import shutil
 from pathlib import Path
@@ -221,12 +222,15 @@ def test_shuffling_is_a_permutation_of_each_class_that_the_seed_says():
         ({"unseen": selection("all", (3, 8), (0, 10))}, "split.unseen.classes: "),
         ({"unseen": selection("all", (3, 7), (0, 11))}, "more than the 10 examples of part 'all'"),
         ({"seen_test": selection("all", (0, 2), (6, 9))}, "must have the same classes"),
+        ({"seen_test": selection("turned", (0, 3), (6, 9))}, "must have the same classes"),
     ],
-    ids=["classes", "examples", "other classes to test on"],
+    ids=["classes", "examples", "other classes to test on", "in another order"],
 )
 def test_a_split_that_cannot_be_is_refused(split, says):
+    whole = part(7, 10)
+    turned = dataclasses.replace(whole, names=[*whole.names[2::-1], *whole.names[3:]])
     with pytest.raises(UserError) as error:
-        prepare.split(Contents({"all": part(7, 10)}), dataset(**split))
+        prepare.split(Contents({"all": whole, "turned": turned}), dataset(**split))
     assert says in str(error.value)
 
 
