@@ -307,7 +307,6 @@ def main(dataset: str) -> None:
         published=[each for each in published if not each.dimensions],
         results=results,
         seen_parts=SEEN,
-        seen_classes={name: settings.experiments[name].images.classes for name in results},
         draws={name: each.draw for name, each in settings.dataset(dataset).tasks.sets.items()},
         arrays=arrays,
         names=names["unseen"],

@@ -1,9 +1,11 @@
 """What encode says of seen classes; its codes are tested where the whole pipeline is."""
 
+import types
+
 import numpy as np
 import pytest
 
-from stages import encode
+from stages import encode, encoder
 from stages.command import UserError
 
 
@@ -58,3 +60,13 @@ def test_a_learned_distance_compares_the_codes_as_they_are():
             rng=np.random.default_rng(1),
         )
         assert abs(found["train"]["pair_accuracy"] - accuracy) < 0.1
+
+
+def test_images_as_a_layer_are_averaged_with_their_mirror_images(monkeypatch):
+    """As numbers: two bytes added would begin at 0 again."""
+    images = np.array([[[[200], [100]]]], np.uint8)
+    model = types.SimpleNamespace(predict_on_batch=lambda given: {"images": given})
+    monkeypatch.setattr(encoder, "_with_weights", lambda _: types.SimpleNamespace(codes=model))
+    asked = types.SimpleNamespace(codes=types.SimpleNamespace(mirrored=True))
+    given = types.SimpleNamespace(architecture=types.SimpleNamespace(experiment=asked))
+    np.testing.assert_array_equal(encoder.codes_of(given, images)["images"], [[150, 150]])
