@@ -55,19 +55,14 @@ def part_of(each: params.Published) -> str:
     return "retrieval" if each.measure == "retrieval" else "oneshot"
 
 
-def figure_of(each: params.Published, found: dict[str, Any]) -> float | None:
+def measured(each: params.Published, name: str, found: dict[str, Any]) -> Measured | None:
     """Return an experiment's own figure of a published measure, None if it has none.
 
     Args:
         each: what was published: its measure and, if they are told, the layer and the distance.
-        found: what was read of the experiment.
+        name: of the experiment.
+        found: what was read of it.
     """
-    own = measured(each, "", found)
-    return own.figure if own else None
-
-
-def measured(each: params.Published, name: str, found: dict[str, Any]) -> Measured | None:
-    """Return the same with the experiment's name and the figure's interval."""
     part = part_of(each)
     if part == "seen":
         seen = (found["network"] or {"seen": {}})["seen"]

@@ -98,15 +98,15 @@ def test_a_layer_is_compared_with_the_same_layer():
         for layer, value in {"L6": 0.31, "L7": 0.35}.items()
     }
     found = {"network": None, "oneshot": None, "retrieval": layers}
-    assert published.figure_of(each, found) == 0.31
-    assert published.figure_of(each.model_copy(update={"layer": None}), found) == 0.35
-    assert published.figure_of(each.model_copy(update={"layer": "L5"}), found) is None
+    assert published.measured(each, "x", found).figure == 0.31
+    assert published.measured(each.model_copy(update={"layer": None}), "x", found).figure == 0.35
+    assert published.measured(each.model_copy(update={"layer": "L5"}), "x", found) is None
     by_another = each.model_copy(update={"distance": "l2_normalised"})
-    assert published.figure_of(by_another, found) == pytest.approx(0.11)
-    assert published.figure_of(each.model_copy(update={"distance": "learned"}), found) is None
+    assert published.measured(by_another, "x", found).figure == pytest.approx(0.11)
+    assert published.measured(each.model_copy(update={"distance": "learned"}), "x", found) is None
     layers["pixels"] = {"l2": {"mean_average_precision": 0.1}}
-    assert published.figure_of(each.model_copy(update={"layer": "pixels"}), found) == 0.1
-    assert published.figure_of(each.model_copy(update={"layer": None}), found) == 0.35
+    assert published.measured(each.model_copy(update={"layer": "pixels"}), "x", found).figure == 0.1
+    assert published.measured(each.model_copy(update={"layer": None}), "x", found).figure == 0.35
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])
@@ -122,8 +122,8 @@ def test_accuracy_is_compared_on_the_same_images(split):
     )
     seen = {"test": {"accuracy": 0.4}, "validation": {"accuracy": 0.5}}
     found = {"network": {"seen": seen}, "oneshot": None, "retrieval": None}
-    assert published.figure_of(each, found) == seen[split]["accuracy"]
-    assert published.figure_of(each, found | {"network": None}) is None
+    assert published.measured(each, "x", found).figure == seen[split]["accuracy"]
+    assert published.measured(each, "x", found | {"network": None}) is None
 
 
 @pytest.mark.parametrize(
