@@ -15,7 +15,7 @@ def picture(image: np.ndarray) -> str:
     content = io.BytesIO()
     grey = image.shape[-1] == 1
     pixels = image[..., 0] if grey else image
-    kind, how = ("PNG", {"optimize": True}) if grey else ("WEBP", {"quality": 70, "method": 6})
+    kind, how = ("PNG", {"optimize": True}) if grey else ("WEBP", {"quality": 72, "method": 6})
     Image.fromarray(np.ascontiguousarray(pixels)).save(content, kind, **how)
     coded = base64.b64encode(content.getvalue()).decode()
     return f"data:image/{kind.lower()};base64,{coded}"
