@@ -212,7 +212,8 @@ def layers(settings: params.Params, found: dict[str, dict]) -> list[dict[str, An
 
     Returns:
         A dict for each: `name`, `dataset`, `rows` (by layer the figures of its best distance in
-        retrieval), their `chance`, and `best`, the layer with the highest.
+        retrieval), their `chance`, `best`, the layer with the highest, and `last`: is that the
+        network's last one, on either side of its relu?
     """
     rows = []
     for name, each in found.items():
@@ -224,13 +225,16 @@ def layers(settings: params.Params, found: dict[str, dict]) -> list[dict[str, An
             if "+" not in layer and measured.get(layer)
         }
         if len(ranked) > 1:
+            best = max(ranked, key=lambda layer: ranked[layer][_MAP])
+            sides = [layer.removesuffix("_before_relu") for layer in (best, list(ranked)[-1])]
             rows.append(
                 {
                     "name": name,
                     "dataset": experiment.dataset,
                     "rows": ranked,
                     "chance": each["retrieval"]["chance"],
-                    "best": max(ranked, key=lambda layer: ranked[layer][_MAP]),
+                    "best": best,
+                    "last": sides[0] == sides[1],
                 }
             )
     return rows

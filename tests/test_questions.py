@@ -116,6 +116,17 @@ def test_layers_are_compared_where_there_are_several():
     assert (row["best"], list(row["rows"])) == ("L6", ["L5", "L6"])
 
 
+def test_a_layer_is_the_last_on_either_side_of_its_relu():
+    both = ["L5", "L6", "L5_before_relu", "L6_before_relu"]
+    sides = COLOUR.model_copy(update={"codes": COLOUR.codes.model_copy(update={"layers": both})})
+    for layer, last in {"L6": True, "L6_before_relu": True, "L5": False}.items():
+        measured = {"sides": found(0.3, layers=both)}
+        ahead = figures("mean_average_precision", 0.9)
+        measured["sides"]["retrieval"][layer]["l2_centred_l2_normalised"] = ahead
+        (row,) = questions.layers(settings(sides=sides), measured)
+        assert (row["best"], row["last"]) == (layer, last)
+
+
 @pytest.mark.parametrize("part", ["network", "oneshot", "retrieval"])
 def test_a_part_that_is_missing_stops_no_answer(part):
     given = settings(colour=COLOUR, grey=GREY)
