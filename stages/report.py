@@ -30,7 +30,7 @@ _KINDS = {"l2_normalised": ("", False), "whitened": (", whitened", True)}  # and
 
 
 def section(name: str, scores: dict[str, dict], measure: str) -> dict[str, Any]:
-    """Return what the page says of one kind of score: its rows, their drawing, the best of each.
+    """Return what the page says of one kind of score: rows, drawing, each one's best, the leader.
 
     Args:
         name: of the task set, or "retrieval".
@@ -48,6 +48,7 @@ def section(name: str, scores: dict[str, dict], measure: str) -> dict[str, Any]:
         "distances": list(dict.fromkeys(distance for row in rows for distance in row.figures)),
         "rows": rows,
         "best": best,
+        "leader": max(best, key=lambda each: best[each][measure], default=None),
         "pixels": max(
             (each[measure] for row in rows if not row.experiment for each in row.figures.values()),
             default=None,
@@ -316,6 +317,7 @@ def main(dataset: str) -> None:
         },
         oneshot=oneshot,
         retrieval=retrieval,
+        leading=[each for each in (*oneshot, retrieval) if each and each["leader"]],
         ways=courses(results, "ways", x="ways", y="accuracy"),
         unlabelled=courses(
             unlabelled(results), "unlabelled", x="nearest", y="accuracy", scale="symlog"
