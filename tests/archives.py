@@ -189,8 +189,8 @@ def write_omniglot(
         sizes: see `omniglot_parts`.
 
     Returns:
-        uint8 (classes, drawings, 105, 105, 1) by part, and int (trials, 1 + ways) indices
-        class * drawings + drawing.
+        uint8 (classes, drawings, 105, 105, 1) by part, and of both under "all"; and int (trials,
+        1 + ways) indices class * drawings + drawing.
     """
     parts = omniglot_parts(**sizes)
     for part, images in parts.items():
@@ -198,7 +198,8 @@ def write_omniglot(
         write_zip(folder / f"images_{part}.zip", shuffled(members, packing))
     members, trials = runs_members(parts["evaluation"], runs=runs, ways=ways)
     write_zip(folder / "all_runs.zip", shuffled(members, packing))
-    return {part: flat(images, 2) for part, images in parts.items()}, trials
+    written = {part: flat(images, 2) for part, images in parts.items()}
+    return written | {"all": np.concatenate([*written.values()])}, trials
 
 
 def flat(images: np.ndarray, axes: int) -> np.ndarray:
@@ -450,7 +451,7 @@ def write_project(folder: Path) -> dict:
     }
     params = small_params()
     for name, dataset in params["datasets"].items():
-        dataset["pixels"] = {part: digest(images) for part, images in parts[name].items()}
+        dataset["pixels"] = {part: digest(parts[name][part]) for part in dataset["pixels"]}
         for archive in dataset["digests"]:
             sha256 = hashlib.sha256((mirror / archive).read_bytes())
             dataset["digests"][archive] = [sha256.hexdigest()]

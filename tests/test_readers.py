@@ -346,6 +346,16 @@ def test_omniglot_is_sorted_whatever_the_order_in_the_archives(tmp_path, packing
     np.testing.assert_array_equal(found.tasks["lake"].indices, trials)
 
 
+def test_omniglot_all_counts_the_background_first(tmp_path):
+    archives.write_omniglot(tmp_path)
+    parts = omniglot.read(tmp_path).parts
+    background, evaluation = parts["background"], parts["evaluation"]
+    assert parts["all"].names == background.names + evaluation.names
+    np.testing.assert_array_equal(
+        parts["all"].images[9:11, 0], [background.images[9, 0], evaluation.images[0, 0]]
+    )
+
+
 def test_omniglot_ink_is_high_on_low_paper(tmp_path):
     archives.write_omniglot(tmp_path, **OMNIGLOT)
     image = np.zeros((105, 105, 1), np.uint8)

@@ -16,10 +16,13 @@ _SIDE = 105  # pixels
 
 
 def read(folder: Path) -> Contents:
-    """Return parts `background` (964 characters x 20 drawings) and `evaluation` (659 x 20).
+    """Return parts `background` (964 characters x 20 drawings), `evaluation` (659 x 20) and `all`.
 
-    Drawings are 105x105, one channel, ink 255 on paper 0; classes are alphabet/character. The
-    tasks `lake` are Lake's 400 trials. Their drawings are found again among those of the
+    Drawings are 105x105, one channel, ink 255 on paper 0; classes are alphabet/character. `all` is
+    the one after the other, by which other splits are counted: the one of Vinyals et al. (2016), as
+    Snell et al. (2017) released it, is the first 1,200 characters against the other 423.
+
+    The tasks `lake` are Lake's 400 trials. Their drawings are found again among those of the
     evaluation set by their pixels, so that a task is a row of indices like any other.
 
     Args:
@@ -29,6 +32,10 @@ def read(folder: Path) -> Contents:
         UserError: for an archive that is missing, truncated or of another layout.
     """
     parts = {part: _part(folder / f"images_{part}.zip") for part in ("background", "evaluation")}
+    parts["all"] = Part(
+        np.concatenate([each.images for each in parts.values()]),
+        [name for each in parts.values() for name in each.names],
+    )
     runs = FixedTasks("evaluation", _runs(folder / "all_runs.zip", parts["evaluation"].images))
     return Contents(parts, {"lake": runs})
 
