@@ -8,7 +8,7 @@ of them, so that another experiment joins the answer by itself.
 from typing import Any
 
 from stages import params
-from stages.results import best_of, rows_of
+from stages.results import best_of, most_ways, rows_of
 
 _MAP = "mean_average_precision"
 
@@ -44,13 +44,13 @@ def measured(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
         has `value`, the interval, `layer`, `distance` and `chance`. What is not there is left out.
     """
     best = {}
-    sets = sorted((found["oneshot"] or {}).items(), key=lambda each: each[1]["chance"])
-    if sets and (scores := best_of(sets[0][1], "accuracy")):
-        chance = sets[0][1]["chance"]
+    sets = found["oneshot"] or {}
+    widest = most_ways(sets)
+    if widest and (scores := best_of(sets[widest], "accuracy")):
         best["one-shot"] = scores | {
             "value": scores["accuracy"],
-            "set": sets[0][0],
-            "chance": chance,
+            "set": widest,
+            "chance": sets[widest]["chance"],
         }
     if found["retrieval"] and (scores := best_of(found["retrieval"], _MAP)):
         best["retrieval"] = scores | {"value": scores[_MAP], "chance": found["retrieval"]["chance"]}
